@@ -1,0 +1,1 @@
+//! Synthetic dealer and test viewers.

@@ -1,0 +1,5 @@
+//! RTP as bytes: headers, sequence numbers, payload formats (sans-IO).
+
+mod depacketizer;
+
+pub use depacketizer::Depacketizer;

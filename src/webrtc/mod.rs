@@ -1,0 +1,4 @@
+//! The server's WebRTC peer, sans-IO: what arrives on the media port, and what
+//! an answer promises.
+
+pub mod negotiated;
