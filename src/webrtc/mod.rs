@@ -2,6 +2,8 @@
 //! an answer promises.
 
 pub mod classify;
+pub mod dtls;
 pub mod ice_lite;
 pub mod negotiated;
 pub mod srtp;
+pub mod transport;
