@@ -1,1 +1,3 @@
-//! (to come)
+//! Sockets: the media port, and HTTP with and without TLS.
+
+pub mod udp;
