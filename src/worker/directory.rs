@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::session::{NewSession, SessionId, SessionKind};
 use crate::hub::TableName;
+use crate::webrtc::ice_lite::IceCredentials;
 use crate::webrtc::transport::MAX_PATHS;
 
 /// How many sessions there may be.
@@ -35,6 +36,8 @@ pub struct SessionView {
     pub table: TableName,
     /// The local user fragment in force; it names the ICE session (RFC 9725 §4.3.1).
     pub ufrag: String,
+    /// The peer's user fragment.
+    pub remote_ufrag: String,
 }
 
 struct Entry {
@@ -99,7 +102,12 @@ impl Directory {
     pub(super) fn admit(&self, session: Box<NewSession>) -> Result<(), TooManySessions> {
         let kind = session.role.kind();
         let ufrag = session.credentials.ufrag.clone();
-        let view = SessionView { kind, table: session.table.clone(), ufrag: ufrag.clone() };
+        let view = SessionView {
+            kind,
+            table: session.table.clone(),
+            ufrag: ufrag.clone(),
+            remote_ufrag: session.remote_ufrag.clone(),
+        };
         let mut inner = self.lock();
         if !inner.has_room(kind, self.limits) {
             return Err(TooManySessions);
@@ -165,7 +173,8 @@ impl Directory {
     pub(super) fn restart_ice(
         &self,
         id: SessionId,
-        credentials: &crate::webrtc::ice_lite::IceCredentials,
+        credentials: &IceCredentials,
+        remote_ufrag: &str,
     ) -> Option<usize> {
         let mut inner = self.lock();
         let Inner { sessions, ufrags, .. } = &mut *inner;
@@ -176,6 +185,7 @@ impl Directory {
         }
         entry.ufrags.push(credentials.ufrag.clone());
         entry.view.ufrag.clone_from(&credentials.ufrag);
+        entry.view.remote_ufrag = remote_ufrag.to_owned();
         ufrags.insert(credentials.ufrag.clone(), id);
         match &mut entry.place {
             Place::Waiting(session) => {

@@ -62,12 +62,12 @@ impl Peer {
         mailbox: &Arc<Mailbox>,
         now: Instant,
     ) -> Self {
-        let NewSession { id, table, credentials, remote_fingerprint, created, role } = session;
+        let NewSession { id, table, credentials, remote_dtls, created, role, .. } = session;
         let settings = &shared.settings;
         let ufrags = vec![credentials.ufrag.clone()];
         let identity = shared.identity.clone();
         let transport =
-            Transport::new(identity, credentials, remote_fingerprint, settings.timeouts, created);
+            Transport::new(identity, credentials, remote_dtls, settings.timeouts, created);
         let role = match role {
             NewRole::Viewer { stream, tracks } => {
                 let seed = ViewerSeed { tracks: tracks.iter().map(|_| rand::random()).collect() };

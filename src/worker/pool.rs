@@ -142,8 +142,14 @@ impl MediaPool {
     }
 
     /// Puts new ICE credentials in force for a session (RFC 9725 §4.3.3).
-    pub fn restart_ice(&self, session: SessionId, credentials: IceCredentials) {
-        if let Some(worker) = self.shared.directory.restart_ice(session, &credentials) {
+    pub fn restart_ice(
+        &self,
+        session: SessionId,
+        credentials: IceCredentials,
+        remote_ufrag: &str,
+    ) {
+        let owner = self.shared.directory.restart_ice(session, &credentials, remote_ufrag);
+        if let Some(worker) = owner {
             // When it does not fit, the peer's checks fail and it restarts again.
             self.mail(worker, Mail::RestartIce { session, credentials });
         }

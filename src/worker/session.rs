@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use super::mailbox::Mailbox;
 use crate::hub::{Publisher, Stream, TableName};
-use crate::webrtc::dtls::Fingerprint;
 use crate::webrtc::ice_lite::IceCredentials;
 use crate::webrtc::negotiated::{ReceiveTrack, SendTrack};
+use crate::webrtc::transport::RemoteDtls;
 
 /// Names a session in URLs and logs: 128 random bits, so that only its owner can
 /// end it.
@@ -76,8 +76,10 @@ pub struct NewSession {
     pub table: TableName,
     /// The credentials in our answer.
     pub credentials: IceCredentials,
-    /// The certificate that its offer promised.
-    pub remote_fingerprint: Fingerprint,
+    /// The user fragment of the peer; another one in a PATCH means an ICE restart.
+    pub remote_ufrag: String,
+    /// What its offer says of its DTLS.
+    pub remote_dtls: RemoteDtls,
     /// When the offer came.
     pub created: Instant,
     /// What it does.
