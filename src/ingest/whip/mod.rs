@@ -1,0 +1,3 @@
+//! WHIP publishers (RFC 9725).
+
+pub mod receiver;
