@@ -16,4 +16,4 @@ pub use name::{InvalidTableName, TableName};
 pub use publisher::{Publisher, PublisherEvent};
 pub use registry::{PublishError, PublishRequest, Registry, RegistryEvent};
 pub use sink::{FrameSink, PacketSink};
-pub use stream::{EndReason, LayerSnapshot, Stream, StreamBusy, StreamId, SubscriptionId};
+pub use stream::{EndReason, IngestCounters, LayerSnapshot, Stream, StreamBusy, StreamId, SubscriptionId};

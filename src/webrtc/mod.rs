@@ -5,5 +5,6 @@ pub mod classify;
 pub mod dtls;
 pub mod ice_lite;
 pub mod negotiated;
+pub mod rtcp;
 pub mod srtp;
 pub mod transport;

@@ -12,7 +12,7 @@ use super::stats::WorkerStats;
 use super::streams::Streams;
 use crate::egress::fanout::{FanoutCounters, FanoutStream, SendContext, Viewer, ViewerSeed};
 use crate::hub::{EndReason, Stream, TableName};
-use crate::ingest::whip::WhipPublisher;
+use crate::ingest::whip::{ReceiverSettings, WhipPublisher};
 use crate::net::udp::{DatagramSink, SendBatch};
 use crate::qos::Transport as AudienceTransport;
 use crate::webrtc::rtcp::{self, Rtcp};
@@ -80,7 +80,6 @@ impl Peer {
             NewRole::Publisher { publisher, tracks, owner } => {
                 // Commands that came before are looked at in the first `advance`.
                 let _ = owner.mailbox.set(mailbox.clone());
-                let receiver = settings.receiver.clone();
                 let bound = settings.ingest_timeout;
                 let publisher = WhipPublisher::new(
                     publisher,

@@ -8,7 +8,7 @@ use crate::codec::MediaKind;
 use crate::media::{LayerId, Packet};
 use crate::net::udp::DatagramSink;
 use crate::rtp::extensions::{AbsCaptureTime, AbsSendTime, PlayoutDelay};
-use crate::rtp::header::{HeaderFields, write_header};
+use crate::rtp::{HeaderFields, write_header};
 use crate::time::Utc;
 use crate::webrtc::negotiated::SendTrack;
 
