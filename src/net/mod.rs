@@ -1,1 +1,4 @@
-//! (to come)
+//! Sockets: the media port, and HTTP with and without TLS.
+
+pub mod tcp;
+pub mod tls;

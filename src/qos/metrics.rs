@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
-use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder,
+};
 
 use super::audience::Transport;
 use super::names::{self, Family, Kind};
@@ -21,8 +23,7 @@ const STARTUP_BUCKETS: &[f64] =
     &[0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 4.0, 6.0, 10.0];
 
 /// Seconds; 120 ms is the bound that operators alert on.
-const RTT_BUCKETS: &[f64] =
-    &[0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0, 2.0];
+const RTT_BUCKETS: &[f64] = &[0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0, 2.0];
 
 /// Who a session belongs to; the value of the `kind` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +88,6 @@ pub struct Metrics {
     time_to_first_frame: HistogramVec,
     media_rtt: HistogramVec,
     http_requests: IntCounterVec,
-    http_refused: IntCounterVec,
     tls_reloads: IntCounterVec,
 }
 
@@ -103,14 +103,9 @@ impl Metrics {
             sources,
             sessions_started: counter(&registry, &names::SESSIONS_STARTED),
             sessions_ended: counter(&registry, &names::SESSIONS_ENDED),
-            time_to_first_frame: histogram(
-                &registry,
-                &names::TIME_TO_FIRST_FRAME,
-                STARTUP_BUCKETS,
-            ),
+            time_to_first_frame: histogram(&registry, &names::TIME_TO_FIRST_FRAME, STARTUP_BUCKETS),
             media_rtt: histogram(&registry, &names::MEDIA_RTT, RTT_BUCKETS),
             http_requests: counter(&registry, &names::HTTP_REQUESTS),
-            http_refused: counter(&registry, &names::HTTP_CONNECTIONS_ENDED_EARLY),
             tls_reloads: counter(&registry, &names::TLS_RELOADS),
             registry,
         };
@@ -157,11 +152,6 @@ impl Metrics {
             _ => "5xx",
         };
         self.http_requests.with_label_values(&[listener, route, class]).inc();
-    }
-
-    /// A connection was closed before it was served.
-    pub fn http_refused(&self, listener: &'static str, reason: &'static str) {
-        self.http_refused.with_label_values(&[listener, reason]).inc();
     }
 
     /// A changed certificate was taken (`true`) or found broken.

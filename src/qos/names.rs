@@ -92,6 +92,6 @@ families! {
 
     HTTP_REQUESTS Counter "railbird_http_requests_total" ["listener", "route", "status"] "HTTP requests answered, by route and class of status.";
     HTTP_CONNECTIONS Gauge "railbird_http_connections" ["listener"] "TCP connections open.";
-    HTTP_CONNECTIONS_ENDED_EARLY Counter "railbird_http_connections_refused_total" ["listener", "reason"] "TCP connections that the gateway closed before serving them.";
+    HTTP_REFUSED Counter "railbird_http_connections_refused_total" ["listener", "reason"] "TCP connections that the gateway closed before serving them.";
     TLS_RELOADS Counter "railbird_tls_reloads_total" ["result"] "Times that a changed certificate was read.";
 }
