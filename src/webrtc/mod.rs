@@ -1,4 +1,9 @@
 //! The server's WebRTC peer, sans-IO: what arrives on the media port, and what
 //! an answer promises.
 
+pub mod classify;
+pub mod dtls;
+pub mod ice_lite;
 pub mod negotiated;
+pub mod srtp;
+pub mod transport;

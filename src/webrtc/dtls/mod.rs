@@ -1,0 +1,285 @@
+//! DTLS 1.2 server (RFC 6347) of one peer: the handshake that keys SRTP (RFC 5764).
+//!
+//! A server follows the order of SRTP profiles in the client's offer, and browsers
+//! put SHA1_80 first, which costs five times as much per packet. So the server
+//! offers GCM alone, unless the first ClientHello shows that the client has none.
+
+mod client_hello;
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use aws_lc_rs::digest;
+use bytes::BytesMut;
+use rtc::dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
+use rtc::dtls::crypto::Certificate;
+use rtc::dtls::endpoint::{Endpoint, EndpointEvent};
+use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
+use rtc::shared::TransportProtocol;
+use rtc_crypto::RTCCryptoProvider;
+use rtc_crypto::providers::AwsLcRsProvider;
+
+use self::client_hello::{ClientHelloReader, Offered};
+use super::srtp::{KeyingMaterial, Opener, Profile, Sealer};
+
+/// RFC 5764 §4.2.
+const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
+/// The library tells peers apart by address; each of ours has an endpoint of its
+/// own, so that a peer whose address changes keeps its keys.
+const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
+/// Longest datagram that is handed to the handshake.
+const MAX_DATAGRAM: usize = 2048;
+
+/// SHA-256 of a certificate, as `a=fingerprint` carries it (RFC 8122 §5).
+pub type Fingerprint = [u8; 32];
+
+/// A fingerprint as `a=fingerprint:sha-256` writes it.
+pub fn fingerprint_text(fingerprint: &Fingerprint) -> String {
+    let mut text = String::with_capacity(95);
+    for (i, byte) in fingerprint.iter().enumerate() {
+        let separator = if i == 0 { "" } else { ":" };
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{separator}{byte:02X}");
+    }
+    text
+}
+
+/// Why a peer's handshake ended its session; the value of the `reason` label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DtlsError {
+    /// The library could not go on with what it was given.
+    #[error("handshake failed")]
+    Handshake,
+    /// The certificate is not the one that the offer promised.
+    #[error("certificate does not fit the fingerprint in the offer")]
+    Fingerprint,
+    /// No SRTP profile in common, or no keys from the handshake.
+    #[error("no SRTP keys")]
+    NoSrtp,
+}
+
+/// The gateway's certificate and handshake settings, made once, shared by all peers.
+pub struct DtlsIdentity {
+    gcm: Arc<HandshakeConfig>,
+    sha1: Arc<HandshakeConfig>,
+    fingerprint: Fingerprint,
+    provider: Arc<dyn RTCCryptoProvider>,
+}
+
+impl DtlsIdentity {
+    /// A fresh self-signed certificate (ECDSA P-256); its fingerprint goes into answers.
+    ///
+    /// # Errors
+    /// A message from the cryptography library.
+    pub fn generate() -> Result<Arc<Self>, String> {
+        let provider: Arc<dyn RTCCryptoProvider> = Arc::new(AwsLcRsProvider::default());
+        let certificate =
+            Certificate::generate_self_signed(vec!["railbird".to_owned()], provider.crypto())
+                .map_err(|error| error.to_string())?;
+        let der = certificate.certificate.first().ok_or("no certificate was made")?;
+        let fingerprint = sha256(der);
+        let config = |profile| {
+            ConfigBuilder::default()
+                .with_crypto_provider(provider.clone())
+                .with_certificates(vec![certificate.clone()])
+                .with_srtp_protection_profiles(vec![profile])
+                .with_client_auth(ClientAuthType::RequireAnyClientCert)
+                // The certificate is checked against the offer's fingerprint below.
+                .with_insecure_skip_verify(true)
+                .with_extended_master_secret(ExtendedMasterSecretType::Require)
+                .build(false, None)
+                .map(Arc::new)
+                .map_err(|error| error.to_string())
+        };
+        Ok(Arc::new(Self {
+            gcm: config(SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm)?,
+            sha1: config(SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80)?,
+            fingerprint,
+            provider,
+        }))
+    }
+
+    /// SHA-256 of the gateway's certificate.
+    pub fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    /// The cryptography that STUN shares with DTLS.
+    pub fn provider(&self) -> &dyn RTCCryptoProvider {
+        &*self.provider
+    }
+}
+
+/// SRTP keys of an established session.
+pub struct SrtpKeys {
+    /// The profile agreed on.
+    pub profile: Profile,
+    /// Seals what we send.
+    pub sealer: Sealer,
+    /// Opens what the peer sends.
+    pub opener: Opener,
+}
+
+enum State {
+    /// Collecting the first ClientHello, to choose the handshake settings.
+    Choosing(ClientHelloReader),
+    Running(Box<Endpoint>),
+}
+
+/// The DTLS side of one peer. Order of calls: [`Self::handle_datagram`] with each
+/// datagram and [`Self::handle_timeout`] at [`Self::poll_timeout`], each followed
+/// by [`Self::poll_transmit`] until it returns `None`.
+pub struct Dtls {
+    identity: Arc<DtlsIdentity>,
+    remote_fingerprint: Fingerprint,
+    state: State,
+    established: bool,
+}
+
+/// What a datagram led to.
+pub enum DtlsOutcome {
+    /// Nothing for the caller.
+    Progress,
+    /// The handshake is complete; SRTP may start.
+    Established(Box<SrtpKeys>),
+    /// The peer closed the association.
+    Closed,
+}
+
+impl Dtls {
+    /// For a peer whose offer promised `remote_fingerprint`.
+    pub fn new(identity: Arc<DtlsIdentity>, remote_fingerprint: Fingerprint) -> Self {
+        let state = State::Choosing(ClientHelloReader::default());
+        Self { identity, remote_fingerprint, state, established: false }
+    }
+
+    /// Takes a datagram from an address that ICE has validated.
+    ///
+    /// # Errors
+    /// [`DtlsError`]: the session cannot go on. Datagrams that are merely wrong
+    /// are ignored, because anybody can forge them (RFC 6347 §4.1.2.7).
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        datagram: &[u8],
+    ) -> Result<DtlsOutcome, DtlsError> {
+        if datagram.len() > MAX_DATAGRAM {
+            return Ok(DtlsOutcome::Progress);
+        }
+        if let State::Choosing(reader) = &mut self.state {
+            let Some((offered, datagrams)) = reader.push(datagram) else {
+                return Ok(DtlsOutcome::Progress);
+            };
+            self.state = State::Running(Box::new(self.endpoint(offered)));
+            let mut outcome = DtlsOutcome::Progress;
+            for datagram in datagrams {
+                outcome = self.run(now, &datagram)?;
+            }
+            return Ok(outcome);
+        }
+        self.run(now, datagram)
+    }
+
+    /// Drives retransmissions of the handshake (RFC 6347 §4.2.4).
+    ///
+    /// # Errors
+    /// [`DtlsError::Handshake`] when the peer never answered.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsError> {
+        match &mut self.state {
+            State::Choosing(_) => Ok(()),
+            State::Running(endpoint) => match endpoint.handle_timeout(PEER, now) {
+                Err(_) if !self.established => Err(DtlsError::Handshake),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match &self.state {
+            State::Choosing(_) => None,
+            State::Running(endpoint) => endpoint.poll_timeout(&PEER),
+        }
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<BytesMut> {
+        match &mut self.state {
+            State::Choosing(_) => None,
+            State::Running(endpoint) => endpoint.poll_transmit().map(|transmit| transmit.message),
+        }
+    }
+
+    /// Queues a close_notify for the peer.
+    pub fn close(&mut self, now: Instant) {
+        if let State::Running(endpoint) = &mut self.state {
+            endpoint.stop(now, PEER);
+        }
+    }
+
+    fn endpoint(&self, offered: Offered) -> Endpoint {
+        let config = match offered {
+            Offered::Gcm => &self.identity.gcm,
+            Offered::NoGcm => &self.identity.sha1,
+        };
+        Endpoint::new(PEER, TransportProtocol::UDP, Some(config.clone()))
+    }
+
+    fn run(&mut self, now: Instant, datagram: &[u8]) -> Result<DtlsOutcome, DtlsError> {
+        let State::Running(endpoint) = &mut self.state else { return Ok(DtlsOutcome::Progress) };
+        let events = match endpoint.read(now, PEER, None, BytesMut::from(datagram)) {
+            Ok(events) => events,
+            Err(error) if self.established => {
+                tracing::trace!(%error, "DTLS record ignored");
+                return Ok(DtlsOutcome::Progress);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "DTLS handshake failed");
+                return Err(DtlsError::Handshake);
+            }
+        };
+        for event in events {
+            match event {
+                EndpointEvent::HandshakeComplete => {
+                    self.established = true;
+                    return Ok(DtlsOutcome::Established(Box::new(self.keys()?)));
+                }
+                EndpointEvent::PeerClosed => return Ok(DtlsOutcome::Closed),
+                _ => {}
+            }
+        }
+        Ok(DtlsOutcome::Progress)
+    }
+
+    fn keys(&self) -> Result<SrtpKeys, DtlsError> {
+        let State::Running(endpoint) = &self.state else { return Err(DtlsError::NoSrtp) };
+        let state = endpoint.get_connection_state(PEER).ok_or(DtlsError::NoSrtp)?;
+        let certificate = state.peer_certificates.first().ok_or(DtlsError::Fingerprint)?;
+        if sha256(certificate) != self.remote_fingerprint {
+            return Err(DtlsError::Fingerprint);
+        }
+        let profile = match state.srtp_protection_profile() {
+            SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => Profile::AeadAes128Gcm,
+            SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => Profile::Aes128CmSha1_80,
+            _ => return Err(DtlsError::NoSrtp),
+        };
+        let exported = state
+            .export_keying_material(EXPORTER_LABEL, &[], profile.keying_material_len())
+            .map_err(|_| DtlsError::NoSrtp)?;
+        let material = KeyingMaterial::new(profile, exported.as_ref()).ok_or(DtlsError::NoSrtp)?;
+        // The peer that offered is the DTLS client: our answers are `a=setup:passive`.
+        Ok(SrtpKeys {
+            profile,
+            sealer: Sealer::new(&material, false).map_err(|_| DtlsError::NoSrtp)?,
+            opener: Opener::new(&material, true).map_err(|_| DtlsError::NoSrtp)?,
+        })
+    }
+}
+
+fn sha256(bytes: &[u8]) -> Fingerprint {
+    let mut fingerprint = [0; 32];
+    fingerprint.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    fingerprint
+}

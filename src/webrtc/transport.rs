@@ -1,0 +1,299 @@
+//! One peer's transport: ICE-lite, DTLS and SRTP in one sans-IO machine.
+//!
+//! Order of calls: hand in what arrives with `handle_*`, then send what
+//! [`Transport::poll_transmit`] gives until it returns `None`, then look at
+//! [`Transport::state`]. Call [`Transport::handle_timeout`] at
+//! [`Transport::poll_timeout`].
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::dtls::{Dtls, DtlsError, DtlsIdentity, DtlsOutcome, Fingerprint, SrtpKeys};
+use super::ice_lite::{BindingRequest, IceCredentials, StunReject};
+use super::srtp::{MAX_RTCP_OVERHEAD, OpenError, Profile, Sealer};
+
+/// Paths that a peer may hold validated at once; with one more the oldest is forgotten.
+pub const MAX_PATHS: usize = 8;
+/// Datagrams waiting to be sent; a flight of DTLS has about six. Past it the oldest
+/// is dropped, and the peer retransmits.
+const MAX_OUTBOX: usize = 64;
+
+/// How long a peer may take, and be silent.
+#[derive(Clone, Copy, Debug)]
+pub struct TransportTimeouts {
+    /// From the answer to established SRTP.
+    pub connect: Duration,
+    /// Since the last authenticated binding request (RFC 7675 §5.1).
+    pub consent: Duration,
+}
+
+/// Why a transport is over; part of the session's `reason` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportEnd {
+    /// ICE or DTLS did not finish in time.
+    ConnectTimeout,
+    /// Consent expired: the peer is gone.
+    ConsentExpired,
+    /// The peer closed DTLS.
+    ClosedByPeer,
+    /// The handshake failed.
+    Handshake(DtlsError),
+}
+
+impl TransportEnd {
+    /// The value of the `reason` metric label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ConnectTimeout => "connect_timeout",
+            Self::ConsentExpired => "consent_expired",
+            Self::ClosedByPeer => "closed_by_peer",
+            Self::Handshake(DtlsError::Handshake) => "dtls_handshake",
+            Self::Handshake(DtlsError::Fingerprint) => "dtls_fingerprint",
+            Self::Handshake(DtlsError::NoSrtp) => "dtls_no_srtp",
+        }
+    }
+}
+
+/// Where a transport stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportState {
+    /// ICE and DTLS are under way.
+    Connecting,
+    /// SRTP flows.
+    Connected,
+    /// Over.
+    Ended(TransportEnd),
+}
+
+/// What a proven binding request changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathChange {
+    /// The sender's address was not known before.
+    pub added: bool,
+    /// This address was forgotten to make room.
+    pub removed: Option<SocketAddr>,
+}
+
+/// The transport of one peer. owner: the session's worker.
+pub struct Transport {
+    identity: Arc<DtlsIdentity>,
+    /// The current credentials, and after an ICE restart the former until the first
+    /// request with the new ones (RFC 8445 §9).
+    credentials: Vec<IceCredentials>,
+    timeouts: TransportTimeouts,
+    created: Instant,
+    last_consent: Instant,
+    paths: VecDeque<SocketAddr>,
+    selected: Option<SocketAddr>,
+    dtls: Dtls,
+    srtp: Option<Box<SrtpKeys>>,
+    outbox: VecDeque<(SocketAddr, Vec<u8>)>,
+    state: TransportState,
+}
+
+impl Transport {
+    /// A transport that waits for the peer's first binding request.
+    pub fn new(
+        identity: Arc<DtlsIdentity>,
+        credentials: IceCredentials,
+        remote_fingerprint: Fingerprint,
+        timeouts: TransportTimeouts,
+        now: Instant,
+    ) -> Self {
+        Self {
+            dtls: Dtls::new(identity.clone(), remote_fingerprint),
+            identity,
+            credentials: vec![credentials],
+            timeouts,
+            created: now,
+            last_consent: now,
+            paths: VecDeque::new(),
+            selected: None,
+            srtp: None,
+            outbox: VecDeque::new(),
+            state: TransportState::Connecting,
+        }
+    }
+
+    /// Where the transport stands.
+    pub fn state(&self) -> TransportState {
+        self.state
+    }
+
+    /// Where media goes: the nominated path, or the first validated one before
+    /// nomination.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.selected.or_else(|| self.paths.front().copied())
+    }
+
+    /// Every address from which this peer has proven itself.
+    pub fn paths(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.paths.iter().copied()
+    }
+
+    /// The SRTP profile agreed on, once connected.
+    pub fn profile(&self) -> Option<Profile> {
+        self.srtp.as_ref().map(|srtp| srtp.profile)
+    }
+
+    /// Seals RTP for this peer, once connected.
+    pub fn sealer(&self) -> Option<&Sealer> {
+        self.srtp.as_ref().map(|srtp| &srtp.sealer)
+    }
+
+    /// Adds the credentials of an ICE restart; the former ones stay valid until the
+    /// peer uses the new.
+    pub fn restart_ice(&mut self, credentials: IceCredentials) {
+        self.credentials.truncate(1);
+        self.credentials.insert(0, credentials);
+    }
+
+    /// Takes a binding request that names one of this transport's user fragments.
+    ///
+    /// # Errors
+    /// [`StunReject`]; nothing has changed then.
+    pub fn handle_binding(
+        &mut self,
+        now: Instant,
+        request: BindingRequest,
+        from: SocketAddr,
+    ) -> Result<PathChange, StunReject> {
+        let at = self
+            .credentials
+            .iter()
+            .position(|c| c.ufrag == request.local_ufrag())
+            .ok_or(StunReject::UnknownUfrag)?;
+        let pwd = &self.credentials[at].pwd;
+        let binding = request.authenticate(pwd, from, self.identity.provider())?;
+        if at == 0 {
+            self.credentials.truncate(1);
+        }
+        self.last_consent = now;
+        self.send(from, binding.reply);
+        let change = self.add_path(from);
+        if binding.nominates {
+            self.selected = Some(from);
+        }
+        Ok(change)
+    }
+
+    /// Takes a DTLS datagram from one of [`Self::paths`].
+    pub fn handle_dtls(&mut self, now: Instant, datagram: &[u8]) {
+        if matches!(self.state, TransportState::Ended(_)) {
+            return;
+        }
+        match self.dtls.handle_datagram(now, datagram) {
+            Ok(DtlsOutcome::Progress) => {}
+            Ok(DtlsOutcome::Established(keys)) => {
+                self.srtp = Some(keys);
+                self.state = TransportState::Connected;
+            }
+            Ok(DtlsOutcome::Closed) => self.end(TransportEnd::ClosedByPeer),
+            Err(error) => self.end(TransportEnd::Handshake(error)),
+        }
+        self.collect_dtls();
+    }
+
+    /// Opens an SRTP packet in place; returns the length of the RTP packet.
+    ///
+    /// # Errors
+    /// [`OpenError`]; before SRTP is keyed, `Unauthentic`.
+    pub fn open_rtp(&mut self, packet: &mut [u8]) -> Result<usize, OpenError> {
+        self.srtp.as_mut().ok_or(OpenError::Unauthentic)?.opener.open_rtp(packet)
+    }
+
+    /// Opens an SRTCP packet in place; returns the length of the compound RTCP packet.
+    ///
+    /// # Errors
+    /// [`OpenError`]; before SRTP is keyed, `Unauthentic`.
+    pub fn open_rtcp(&mut self, packet: &mut [u8]) -> Result<usize, OpenError> {
+        self.srtp.as_mut().ok_or(OpenError::Unauthentic)?.opener.open_rtcp(packet)
+    }
+
+    /// Seals a compound RTCP packet and queues it for the peer.
+    pub fn send_rtcp(&mut self, mut packet: Vec<u8>) {
+        let (Some(remote), Some(srtp)) = (self.remote(), self.srtp.as_mut()) else { return };
+        packet.reserve_exact(MAX_RTCP_OVERHEAD);
+        if srtp.sealer.seal_rtcp(&mut packet).is_ok() {
+            self.send(remote, packet);
+        }
+    }
+
+    /// Ends the session from our side; the farewell waits in [`Self::poll_transmit`].
+    pub fn close(&mut self, now: Instant) {
+        self.dtls.close(now);
+        self.collect_dtls();
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if matches!(self.state, TransportState::Ended(_)) {
+            return;
+        }
+        if let Err(error) = self.dtls.handle_timeout(now) {
+            self.end(TransportEnd::Handshake(error));
+        }
+        self.collect_dtls();
+        if now >= self.deadline() {
+            self.end(match self.state {
+                TransportState::Connecting => TransportEnd::ConnectTimeout,
+                _ => TransportEnd::ConsentExpired,
+            });
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Instant {
+        self.dtls.poll_timeout().map_or(self.deadline(), |at| at.min(self.deadline()))
+    }
+
+    /// The next datagram to send, and where to.
+    pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
+        self.outbox.pop_front()
+    }
+
+    fn deadline(&self) -> Instant {
+        match self.state {
+            TransportState::Connecting => self.created + self.timeouts.connect,
+            _ => self.last_consent + self.timeouts.consent,
+        }
+    }
+
+    fn add_path(&mut self, from: SocketAddr) -> PathChange {
+        if self.paths.contains(&from) {
+            return PathChange::default();
+        }
+        self.paths.push_back(from);
+        let mut removed = None;
+        if self.paths.len() > MAX_PATHS {
+            removed = self.paths.pop_front();
+            if self.selected == removed {
+                self.selected = None;
+            }
+        }
+        PathChange { added: true, removed }
+    }
+
+    fn collect_dtls(&mut self) {
+        while let Some(datagram) = self.dtls.poll_transmit() {
+            if let Some(remote) = self.remote() {
+                self.send(remote, datagram.to_vec());
+            }
+        }
+    }
+
+    fn send(&mut self, to: SocketAddr, datagram: Vec<u8>) {
+        if self.outbox.len() == MAX_OUTBOX {
+            self.outbox.pop_front();
+        }
+        self.outbox.push_back((to, datagram));
+    }
+
+    fn end(&mut self, end: TransportEnd) {
+        if !matches!(self.state, TransportState::Ended(_)) {
+            self.state = TransportState::Ended(end);
+        }
+    }
+}
