@@ -1,3 +1,5 @@
 //! Sockets: the media port, and HTTP with and without TLS.
 
+pub mod tcp;
+pub mod tls;
 pub mod udp;

@@ -1,0 +1,246 @@
+//! The schema: what can be configured, with its default, meaning and check.
+//!
+//! Each `read` call is one key. `configs/railbird.toml` shows the same keys, and a
+//! test keeps the two equal.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use super::raw::{Document, Section};
+use super::value::{
+    Refusal, choice, duration, flag, ip_address, list, number, optional_path, parsed,
+    socket_address,
+};
+use crate::hub::TableName;
+
+/// A whole, checked configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The public HTTP surface.
+    pub http: Http,
+    /// The operators' HTTP surface.
+    pub admin: Admin,
+    /// WebRTC media.
+    pub media: Media,
+    /// LL-HLS.
+    pub hls: Hls,
+    /// Logs.
+    pub log: Log,
+    /// The synthetic dealer of `railbird demo`.
+    pub demo: Demo,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Http {
+    /// Where to listen; never empty. Port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+    /// Certificate and key; `None` serves plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// Connections open at once, over all listeners.
+    pub max_connections: usize,
+    /// Longest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// How long a client may take to send a request's head.
+    pub header_timeout: Duration,
+    /// How long open requests may take to end when the gateway stops.
+    pub shutdown_timeout: Duration,
+}
+
+/// A certificate chain and its private key, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, leaf first.
+    pub certificate: PathBuf,
+    /// The leaf's private key.
+    pub key: PathBuf,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admin {
+    /// Where to listen. Port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+/// `[media]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Media {
+    /// The one UDP port of all WebRTC media; 0 takes a free one.
+    pub port: u16,
+    /// Addresses announced as ICE candidates; empty: those of the interfaces.
+    pub addresses: Vec<IpAddr>,
+    /// Media threads; 0: one per core.
+    pub workers: usize,
+    /// Tables live at once.
+    pub max_tables: usize,
+    /// WebRTC viewers at once.
+    pub max_viewers: usize,
+    /// A publisher that sends nothing for so long has ended.
+    pub ingest_timeout: Duration,
+    /// A peer whose consent checks (RFC 7675) stay out for so long has gone.
+    pub consent_timeout: Duration,
+    /// A session must be connected (ICE and DTLS) this long after its answer.
+    pub connect_timeout: Duration,
+    /// Shortest time between two keyframe requests to a publisher's layer.
+    pub keyframe_interval: Duration,
+    /// How long a hole in a publisher's packets is waited for.
+    pub reorder_wait: Duration,
+    /// Kernel receive buffer of each worker's socket, in bytes.
+    pub receive_buffer_bytes: usize,
+    /// Kernel send buffer of each worker's socket, in bytes.
+    pub send_buffer_bytes: usize,
+}
+
+/// `[hls]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hls {
+    /// Package tables for LL-HLS.
+    pub enabled: bool,
+    /// Target duration of a part; shorter than `segment`.
+    pub part: Duration,
+    /// Target duration of a segment.
+    pub segment: Duration,
+    /// How much of a table can be seeked back to; at least three segments.
+    pub window: Duration,
+    /// Memory that one table's window may take, in bytes.
+    pub max_window_bytes: usize,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    /// How lines are written.
+    pub format: LogFormat,
+    /// What is logged: a level, or `tracing` filter directives.
+    pub level: String,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `Human` on a terminal, `Json` elsewhere.
+    Auto,
+    /// For a person's eyes.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `[demo]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Demo {
+    /// The table that the synthetic dealer publishes.
+    pub table: TableName,
+    /// Picture width in pixels.
+    pub width: u32,
+    /// Picture height in pixels.
+    pub height: u32,
+    /// Frames per second.
+    pub fps: u32,
+    /// Video bitrate in bit/s.
+    pub bitrate: u32,
+}
+
+const FORMATS: &[(&str, LogFormat)] =
+    &[("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)];
+
+/// One byte to 1 GiB: more than any buffer here is worth.
+const BUFFER_MAX: i64 = 1 << 30;
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+pub(super) fn read(document: &mut Document<'_>) -> Config {
+    Config {
+        http: http(document.section("http")),
+        admin: admin(document.section("admin")),
+        media: media(document.section("media")),
+        hls: hls(document.section("hls")),
+        log: log(document.section("log")),
+        demo: demo(document.section("demo")),
+    }
+}
+
+#[rustfmt::skip] // one key per line reads as the table it is
+fn http(mut s: Section<'_, '_>) -> Http {
+    let listen = s.read("listen", "Public listeners: WHIP, WHEP, LL-HLS and pages; port 0 takes a free one.", r#"["0.0.0.0:8080"]"#, list(1, socket_address));
+    let certificate = s.read("tls_certificate", "PEM certificate chain, read again when it changes; \"\" serves plain HTTP.", r#""""#, optional_path);
+    let key = s.read("tls_key", "PEM private key of the certificate.", r#""""#, optional_path);
+    let max_connections = s.read("max_connections", "Connections open at once; more are answered 503.", "10_000", number(1..=1_000_000));
+    let max_body_bytes = s.read("max_body_bytes", "Longest request body (an SDP offer is a few KiB); longer ones are answered 413.", "65_536", number(1024..=16 << 20));
+    let header_timeout = s.read("header_timeout", "How long a client may take to send a request's head, and to stay idle between two.", r#""15s""#, duration(ms(100)..=ms(3_600_000)));
+    let shutdown_timeout = s.read("shutdown_timeout", "How long open requests may take to end when the gateway stops.", r#""5s""#, duration(ms(0)..=ms(3_600_000)));
+    let tls = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+        (None, None) => None,
+        (Some(_), None) => { s.refuse("tls_key", &Refusal::new("a certificate without its key", "both or none")); None }
+        (None, Some(_)) => { s.refuse("tls_certificate", &Refusal::new("a key without its certificate", "both or none")); None }
+    };
+    Http { listen, tls, max_connections, max_body_bytes, header_timeout, shutdown_timeout }
+}
+
+#[rustfmt::skip]
+fn admin(mut s: Section<'_, '_>) -> Admin {
+    Admin {
+        listen: s.read("listen", "Health, metrics and tables, for operators only: it has no authentication.", r#""127.0.0.1:9090""#, socket_address),
+    }
+}
+
+#[rustfmt::skip]
+fn media(mut s: Section<'_, '_>) -> Media {
+    Media {
+        port: s.read("port", "The one UDP port of all WebRTC media; 0 takes a free one.", "8443", number(0..=65_535)),
+        addresses: s.read("addresses", "Addresses announced to browsers; [] takes those of the interfaces.", "[]", list(0, ip_address)),
+        workers: s.read("workers", "Media threads; 0 is one per core.", "0", number(0..=1024)),
+        max_tables: s.read("max_tables", "Tables published at once; more are refused.", "200", number(1..=10_000)),
+        max_viewers: s.read("max_viewers", "WebRTC viewers at once; more are refused.", "10_000", number(1..=1_000_000)),
+        ingest_timeout: s.read("ingest_timeout", "A publisher that sends nothing for so long has ended.", r#""10s""#, duration(ms(500)..=ms(3_600_000))),
+        consent_timeout: s.read("consent_timeout", "A peer that renews no consent (RFC 7675) for so long has gone.", r#""30s""#, duration(ms(1000)..=ms(3_600_000))),
+        connect_timeout: s.read("connect_timeout", "ICE and DTLS must be done so long after the answer.", r#""15s""#, duration(ms(1000)..=ms(600_000))),
+        keyframe_interval: s.read("keyframe_interval", "Shortest time between two keyframe requests to a publisher's layer.", r#""500ms""#, duration(ms(50)..=ms(60_000))),
+        reorder_wait: s.read("reorder_wait", "How long a hole in a publisher's packets is waited for before it counts as lost.", r#""200ms""#, duration(ms(0)..=ms(5_000))),
+        receive_buffer_bytes: s.read("receive_buffer_bytes", "Kernel receive buffer of each media socket; the kernel's own limit (net.core.rmem_max) holds.", "4_194_304", number(65_536..=BUFFER_MAX)),
+        send_buffer_bytes: s.read("send_buffer_bytes", "Kernel send buffer of each media socket; the kernel's own limit (net.core.wmem_max) holds.", "4_194_304", number(65_536..=BUFFER_MAX)),
+    }
+}
+
+#[rustfmt::skip]
+fn hls(mut s: Section<'_, '_>) -> Hls {
+    let hls = Hls {
+        enabled: s.read("enabled", "Package tables for LL-HLS.", "true", flag),
+        part: s.read("part", "Target duration of a part; \"200ms\" suits close networks.", r#""500ms""#, duration(ms(100)..=ms(5_000))),
+        segment: s.read("segment", "Target duration of a segment.", r#""2s""#, duration(ms(500)..=ms(20_000))),
+        window: s.read("window", "How far back a table can be seeked; at least three segments.", r#""30s""#, duration(ms(2_000)..=ms(3_600_000))),
+        max_window_bytes: s.read("max_window_bytes", "Memory that one table's window may take; past it the oldest segments go.", "134_217_728", number(1 << 20..=1 << 36)),
+    };
+    if hls.part >= hls.segment {
+        s.refuse("part", &Refusal::new("a part as long as a segment", "less than hls.segment"));
+    }
+    if hls.window < hls.segment * 3 {
+        s.refuse("window", &Refusal::new("the window is too short", "three times hls.segment or more"));
+    }
+    hls
+}
+
+#[rustfmt::skip]
+fn log(mut s: Section<'_, '_>) -> Log {
+    let format = s.read("format", "\"human\", \"json\", or \"auto\": human on a terminal, JSON lines elsewhere.", r#""auto""#, choice(FORMATS));
+    let level: EnvFilter = s.read("level", "error, warn, info, debug or trace; or per module, such as \"info,railbird::hub=debug\".", r#""info""#, parsed("a level, or filter directives"));
+    Log { format, level: level.to_string() }
+}
+
+#[rustfmt::skip]
+fn demo(mut s: Section<'_, '_>) -> Demo {
+    Demo {
+        table: s.read("table", "The table that `railbird demo` publishes.", r#""demo""#, parsed("a table name: 1 to 64 of A-Z a-z 0-9 _ -")),
+        width: s.read("width", "Picture width in pixels.", "1280", number(160..=3840)),
+        height: s.read("height", "Picture height in pixels.", "720", number(90..=2160)),
+        fps: s.read("fps", "Frames per second.", "30", number(1..=60)),
+        bitrate: s.read("bitrate", "Video bitrate in bit/s.", "2_500_000", number(100_000..=50_000_000)),
+    }
+}

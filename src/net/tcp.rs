@@ -1,0 +1,336 @@
+//! HTTP over TCP: listeners, and a task per connection with its limits.
+//!
+//! What a client can do to a connection is bounded here: how many there are, how
+//! long the first request may take (TLS handshake and HTTP/2 preface included),
+//! how big a head may be, how long unread answers may lie in the kernel, and how
+//! long a stop waits. What a request may do is bounded by the router.
+//! HTTP/1.1: RFC 9112; HTTP/2: RFC 9113, by ALPN over TLS or prior knowledge without.
+#![allow(clippy::disallowed_methods, reason = "an I/O shell: it waits on the runtime's clock")]
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, rt};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+/// Connections that may wait for `accept`; more are refused by the kernel.
+const BACKLOG: i32 = 1024;
+
+/// Longest head of an HTTP/1 request, and of an HTTP/2 one; longer ones are answered 431.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// Requests in flight on one HTTP/2 connection; more wait at the client.
+const MAX_STREAMS: u32 = 128;
+
+/// Answer bytes buffered for one HTTP/2 stream; the handler's body waits beyond.
+const MAX_STREAM_BUFFER: usize = 256 * 1024;
+
+/// An HTTP/2 client that answers no ping for so long is gone.
+const PING: Duration = Duration::from_secs(20);
+
+/// A client that takes no byte for so long is disconnected by the kernel, whether
+/// it is gone or keeps its window shut.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Pause after a failed `accept`: out of descriptors is the usual cause, and
+/// trying at once would only burn the core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections past the limit that are told so; beyond that they are just closed.
+const MAX_REFUSALS: usize = 64;
+
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    Content-Type: application/problem+json\r\nRetry-After: 5\r\nConnection: close\r\n\
+    Content-Length: 139\r\n\r\n\
+    {\"type\":\"urn:railbird:problem:too-many-connections\",\"title\":\"Too many connections\",\
+    \"status\":503,\"detail\":\"The gateway is full; try later.\"}";
+
+/// What bounds the connections of one listener group.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at once.
+    pub max_connections: usize,
+    /// Time to the first request, for a later request's head, and between two.
+    pub header_timeout: Duration,
+    /// Time that open requests have when the gateway stops.
+    pub shutdown_timeout: Duration,
+}
+
+/// Counters of one listener group. Read at scrape time.
+#[derive(Debug, Default)]
+pub struct Stats {
+    open: AtomicU64,
+    full: AtomicU64,
+    slow: AtomicU64,
+    tls: AtomicU64,
+    accept: AtomicU64,
+}
+
+impl Stats {
+    /// Connections open now.
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections closed before they were served, by reason.
+    pub fn refused(&self) -> [(&'static str, u64); 4] {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        [
+            ("full", read(&self.full)),
+            ("slow", read(&self.slow)),
+            ("tls", read(&self.tls)),
+            ("accept", read(&self.accept)),
+        ]
+    }
+}
+
+/// The address of the client, as an extension of each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerAddr(pub SocketAddr);
+
+/// Binds a listener. An IPv6 address takes no IPv4, so that `0.0.0.0` and `[::]`
+/// may stand side by side.
+///
+/// # Errors
+/// What the system says, such as the port being taken. Must run within tokio.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// A group of listeners that serve the same router under the same limits.
+pub struct Server {
+    router: Router,
+    tls: Option<TlsAcceptor>,
+    limits: Limits,
+    stats: Arc<Stats>,
+    slots: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+}
+
+impl Server {
+    /// A server of `router`, over TLS when `tls` is given.
+    pub fn new(router: Router, tls: Option<TlsAcceptor>, limits: Limits) -> Self {
+        let slots = Arc::new(Semaphore::new(limits.max_connections));
+        let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+        Self { router, tls, limits, stats: Arc::default(), slots, refusals }
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> Arc<Stats> {
+        self.stats.clone()
+    }
+
+    /// Serves until `stop` is true (or its sender gone) and the connections have
+    /// ended, which takes [`Limits::shutdown_timeout`] at most.
+    pub async fn run(self, listeners: Vec<TcpListener>, stop: watch::Receiver<bool>) {
+        let server = Arc::new(self);
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            accepting.spawn(server.clone().accept(listener, stop.clone()));
+        }
+        while accepting.join_next().await.is_some() {}
+    }
+
+    async fn accept(self: Arc<Self>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => self.admit(&mut connections, stream, peer, &stop),
+                    Err(error) => {
+                        self.stats.accept.fetch_add(1, Ordering::Relaxed);
+                        tracing::debug!(%error, "accept failed");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(_) = connections.join_next() => {}
+                () = stopped(&mut stop) => break,
+            }
+        }
+        drop(listener);
+        // The connections have been told as well; this is the bound for the stubborn.
+        let all_ended = async { while connections.join_next().await.is_some() {} };
+        if timeout(self.limits.shutdown_timeout, all_ended).await.is_err() {
+            tracing::debug!("connections cut off by the shutdown timeout");
+        }
+    }
+
+    fn admit(
+        self: &Arc<Self>,
+        connections: &mut JoinSet<()>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        stop: &watch::Receiver<bool>,
+    ) {
+        match self.slots.clone().try_acquire_owned() {
+            Ok(slot) => {
+                connections.spawn(self.clone().connection(stream, peer, slot, stop.clone()));
+            }
+            Err(_) => {
+                self.stats.full.fetch_add(1, Ordering::Relaxed);
+                // Over TLS nothing readable can be said without a handshake.
+                if self.tls.is_none()
+                    && let Ok(permit) = self.refusals.clone().try_acquire_owned()
+                {
+                    connections.spawn(refuse(stream, permit));
+                }
+            }
+        }
+    }
+
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        _slot: OwnedSemaphorePermit,
+        stop: watch::Receiver<bool>,
+    ) {
+        let _open = OpenGuard::new(self.stats.clone());
+        // Without these options the connection is only worse, not wrong.
+        let _ = stream.set_nodelay(true);
+        #[cfg(target_os = "linux")]
+        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT));
+        let Some(tls) = &self.tls else {
+            return self.drive(stream, peer, stop).await;
+        };
+        match timeout(self.limits.header_timeout, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.drive(stream, peer, stop).await,
+            Ok(Err(error)) => {
+                self.stats.tls.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%peer, %error, "TLS handshake failed");
+            }
+            Err(_) => {
+                self.stats.slow.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    async fn drive<Io>(&self, io: Io, peer: SocketAddr, mut stop: watch::Receiver<bool>)
+    where
+        TokioIo<Io>: rt::Read + rt::Write + Unpin + Send + 'static,
+    {
+        let requested = Arc::new(AtomicBool::new(false));
+        let service = {
+            let requested = requested.clone();
+            service_fn(move |mut request: Request<Incoming>| {
+                requested.store(true, Ordering::Relaxed);
+                request.extensions_mut().insert(PeerAddr(peer));
+                self.router.clone().oneshot(request)
+            })
+        };
+        let builder = self.protocol();
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+        let mut first_request = pin!(sleep(self.limits.header_timeout));
+        let (mut watching, mut stopping) = (true, false);
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::trace!(%peer, %error, "connection ended");
+                    }
+                    return;
+                }
+                () = first_request.as_mut(), if watching => {
+                    watching = false;
+                    if !requested.load(Ordering::Relaxed) {
+                        self.stats.slow.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    }
+                }
+                () = stopped(&mut stop), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+
+    fn protocol(&self) -> auto::Builder<TokioExecutor> {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header_timeout)
+            .max_buf_size(MAX_HEAD_BYTES);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEAD_BYTES as u32)
+            .max_send_buf_size(MAX_STREAM_BUFFER)
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING);
+        builder
+    }
+}
+
+/// Returns once `stop` is true or nobody can set it any more.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Says that the gateway is full, and waits a moment for the client to read it: a
+/// close with unread input would reset the connection before that.
+async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
+    let polite = async {
+        stream.write_all(REFUSAL).await?;
+        stream.shutdown().await?;
+        let mut sink = [0; 1024];
+        while stream.read(&mut sink).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = timeout(Duration::from_secs(1), polite).await;
+}
+
+/// Counts a connection while it is open.
+struct OpenGuard(Arc<Stats>);
+
+impl OpenGuard {
+    fn new(stats: Arc<Stats>) -> Self {
+        stats.open.fetch_add(1, Ordering::Relaxed);
+        Self(stats)
+    }
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_announces_its_length() {
+        let text = std::str::from_utf8(REFUSAL).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", body.len());
+        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+    }
+}

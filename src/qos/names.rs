@@ -1,0 +1,97 @@
+//! Every metric of Railbird. Dashboards, alerts and the autoscaler read these
+//! names: they are a contract, written out in `docs/metrics.md` and frozen by a test.
+//!
+//! Base units, `_total` on counters. Labels are closed sets, except `table` and
+//! `layer`, whose series exist only while the table is live.
+
+/// What a family's values are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises, until its series ends.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Observations in buckets.
+    Histogram,
+}
+
+impl Kind {
+    /// As the exposition format and the documentation name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric name and what belongs to it.
+#[derive(Debug)]
+pub struct Family {
+    /// The full name.
+    pub name: &'static str,
+    /// Type of its values.
+    pub kind: Kind,
+    /// Label names, in the order in which values are given.
+    pub labels: &'static [&'static str],
+    /// What it means, one sentence.
+    pub help: &'static str,
+}
+
+macro_rules! families {
+    ($($ident:ident $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub static $ident: Family =
+                Family { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };
+        )*
+        /// All families, in the order of the documentation.
+        pub static CATALOGUE: &[&Family] = &[$(&$ident),*];
+    };
+}
+
+families! {
+    BUILD_INFO Gauge "railbird_build_info" ["version"] "Always 1; the label names the build.";
+    READY Gauge "railbird_ready" [] "1 while the gateway takes new viewers.";
+    TABLES Gauge "railbird_tables" [] "Tables that are live.";
+    VIEWERS Gauge "railbird_viewers" ["table", "transport"] "Viewers now.";
+    SESSIONS_STARTED Counter "railbird_sessions_started_total" ["kind"] "Sessions answered with 201.";
+    SESSIONS_ENDED Counter "railbird_sessions_ended_total" ["kind", "reason"] "Sessions that are over, by why.";
+    TIME_TO_FIRST_FRAME Histogram "railbird_time_to_first_frame_seconds" ["transport"] "From a viewer's first request to the first frame sent to it.";
+
+    INGEST_PACKETS Counter "railbird_ingest_packets_total" ["table", "layer"] "RTP packets taken in.";
+    INGEST_BYTES Counter "railbird_ingest_bytes_total" ["table", "layer"] "RTP payload bytes taken in.";
+    INGEST_FRAMES Counter "railbird_ingest_frames_total" ["table", "layer"] "Access units taken in.";
+    INGEST_KEYFRAMES Counter "railbird_ingest_keyframes_total" ["table", "layer"] "Random access points taken in.";
+    INGEST_FPS Gauge "railbird_ingest_fps" ["table", "layer"] "Access units per second over the last two seconds.";
+    INGEST_BITRATE Gauge "railbird_ingest_bitrate_bps" ["table", "layer"] "Payload bits per second over the last two seconds.";
+    INGEST_LOST Counter "railbird_ingest_lost_packets_total" ["table", "layer"] "Packets of the publisher that never came, not even resent.";
+    INGEST_RECOVERED Counter "railbird_ingest_recovered_packets_total" ["table", "layer"] "Packets of the publisher that came after they had been asked for again.";
+    INGEST_NACKS Counter "railbird_ingest_nacks_total" ["table"] "Packets that the publisher was asked to resend.";
+
+    EGRESS_PACKETS Counter "railbird_egress_packets_total" ["table"] "RTP packets sent to WebRTC viewers, resends included.";
+    EGRESS_BYTES Counter "railbird_egress_bytes_total" ["table", "transport"] "Bytes sent to viewers: UDP payloads, or HTTP bodies.";
+    EGRESS_FRAMES_DROPPED Counter "railbird_egress_frames_dropped_total" ["table", "reason"] "Frames not sent to a viewer that should have got them.";
+    VIEWER_NACKS Counter "railbird_viewer_nacks_total" ["table"] "Packets that viewers asked for again.";
+    RESENDS Counter "railbird_resends_total" ["table"] "Packets sent again to viewers.";
+    KEYFRAME_REQUESTS Counter "railbird_keyframe_requests_total" ["table", "direction"] "Keyframe requests: asked by viewers, forwarded to the publisher.";
+    MEDIA_RTT Histogram "railbird_media_rtt_seconds" ["transport"] "Round-trip times from viewers' receiver reports.";
+
+    SRTP_SESSIONS Counter "railbird_srtp_sessions_total" ["profile"] "Sessions whose DTLS handshake is done, by SRTP profile.";
+    REJECTED_INPUT Counter "railbird_rejected_input_total" ["stage", "reason"] "Network input that was dropped.";
+    WORKERS Gauge "railbird_workers" [] "Media threads that run.";
+    WORKER_BUSY Counter "railbird_worker_busy_seconds_total" ["worker"] "Time a media thread spent working; its rate is its load, 1 is full.";
+    MAILBOX_DROPPED Counter "railbird_mailbox_dropped_total" ["mailbox"] "Messages between threads that were dropped because a mailbox was full.";
+    GSO_ENABLED Gauge "railbird_gso_enabled" ["worker"] "1 while a media socket sends with UDP segmentation offload.";
+
+    HLS_PLAYLISTS Counter "railbird_hls_playlists_total" ["table"] "Playlist versions rendered.";
+    HLS_PARTS Counter "railbird_hls_parts_total" ["table"] "Parts made.";
+    HLS_BLOCKED_REQUESTS Gauge "railbird_hls_blocked_requests" [] "Requests that wait for a part or playlist to come.";
+    HLS_WINDOW_BYTES Gauge "railbird_hls_window_bytes" ["table"] "Memory that a table's window takes.";
+
+    HTTP_REQUESTS Counter "railbird_http_requests_total" ["listener", "route", "status"] "HTTP requests answered, by route and class of status.";
+    HTTP_CONNECTIONS Gauge "railbird_http_connections" ["listener"] "TCP connections open.";
+    HTTP_REFUSED Counter "railbird_http_connections_refused_total" ["listener", "reason"] "TCP connections that the gateway closed before serving them.";
+    TLS_RELOADS Counter "railbird_tls_reloads_total" ["result"] "Times that a changed certificate was read.";
+}
