@@ -11,8 +11,9 @@ use axum::response::{IntoResponse, Response};
 use super::sessions::{MediaApi, Resource, read_offer, sdp_problem, table_name};
 use crate::hub::{PublishError, PublishRequest, TableName};
 use crate::problem::Problem;
+use crate::qos::SessionKind;
 use crate::webrtc::sdp::{PublisherRules, answer_publisher};
-use crate::worker::{NewRole, NewSession, OwnerWaker, SessionKind};
+use crate::worker::{NewRole, NewSession, OwnerWaker};
 
 /// Seconds after which a refused publisher may try again.
 const RETRY_SECONDS: u32 = 5;

@@ -6,6 +6,7 @@ use std::task::Waker;
 use crossbeam_channel::Sender;
 
 use super::TableName;
+use super::egress::EgressTotals;
 use super::sink::{FrameSink, PacketSink};
 use crate::codec::MediaKind;
 use crate::media::{LayerId, Packet, TrackInfo};
@@ -134,6 +135,8 @@ pub struct Stream {
     pub tracks: Vec<TrackInfo>,
     /// When the publisher's session was made.
     pub created: Utc,
+    /// What its WebRTC viewers were sent.
+    pub egress: EgressTotals,
     pub(super) phase: AtomicU8,
     pub(super) stats: Vec<Vec<LayerStats>>,
     pub(super) next_subscription: AtomicU64,

@@ -89,6 +89,7 @@ pub struct Metrics {
     media_rtt: HistogramVec,
     http_requests: IntCounterVec,
     tls_reloads: IntCounterVec,
+    srtp_sessions: IntCounterVec,
 }
 
 impl Metrics {
@@ -107,6 +108,7 @@ impl Metrics {
             media_rtt: histogram(&registry, &names::MEDIA_RTT, RTT_BUCKETS),
             http_requests: counter(&registry, &names::HTTP_REQUESTS),
             tls_reloads: counter(&registry, &names::TLS_RELOADS),
+            srtp_sessions: counter(&registry, &names::SRTP_SESSIONS),
             registry,
         };
         metrics.add_source(|scrape| {
@@ -129,6 +131,11 @@ impl Metrics {
     /// A session is over. `reason` is the `as_str` of a closed enum.
     pub fn session_ended(&self, kind: SessionKind, reason: &'static str) {
         self.sessions_ended.with_label_values(&[kind.as_str(), reason]).inc();
+    }
+
+    /// A session's handshake is done, with this SRTP profile.
+    pub fn srtp_session(&self, profile: &'static str) {
+        self.srtp_sessions.with_label_values(&[profile]).inc();
     }
 
     /// A viewer's first frame left, `after` its first request.

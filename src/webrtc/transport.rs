@@ -10,9 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::dtls::{
-    Dtls, DtlsError, DtlsIdentity, DtlsOutcome, DtlsRole, Fingerprint, SrtpKeys,
-};
+use super::dtls::{Dtls, DtlsError, DtlsIdentity, DtlsOutcome, DtlsRole, Fingerprint, SrtpKeys};
 use super::ice_lite::{BindingRequest, IceCredentials, StunReject};
 use super::srtp::{MAX_RTCP_OVERHEAD, OpenError, Profile, Sealer};
 

@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::session::{NewSession, SessionId, SessionKind};
+use super::session::{NewSession, SessionId};
 use crate::hub::TableName;
+use crate::qos::SessionKind;
 use crate::webrtc::ice_lite::IceCredentials;
 use crate::webrtc::transport::MAX_PATHS;
 

@@ -7,13 +7,14 @@ use bytes::Bytes;
 
 use super::mailbox::Mailbox;
 use super::pool::Shared;
-use super::session::{NewRole, NewSession, SessionId, SessionKind};
+use super::session::{NewRole, NewSession, SessionId};
 use super::stats::WorkerStats;
 use super::streams::Streams;
-use crate::egress::fanout::{FanoutCounters, FanoutStream, SendContext, Viewer, ViewerSeed};
-use crate::hub::{EndReason, Stream, TableName};
+use crate::egress::fanout::{FanoutStream, SendContext, Viewer, ViewerSeed};
+use crate::hub::{EgressCounts, EndReason, Stream, TableName};
 use crate::ingest::whip::{ReceiverSettings, WhipPublisher};
 use crate::net::udp::{DatagramSink, SendBatch};
+use crate::qos::SessionKind;
 use crate::qos::Transport as AudienceTransport;
 use crate::webrtc::rtcp::{self, Rtcp};
 use crate::webrtc::transport::{Transport, TransportState};
@@ -22,7 +23,6 @@ use crate::webrtc::transport::{Transport, TransportState};
 pub(super) struct Outlet<'a> {
     pub(super) shared: &'a Shared,
     pub(super) stats: &'a WorkerStats,
-    pub(super) counters: &'a mut FanoutCounters,
     pub(super) batch: &'a mut SendBatch,
 }
 
@@ -81,14 +81,14 @@ impl Peer {
                 // Commands that came before are looked at in the first `advance`.
                 let _ = owner.mailbox.set(mailbox.clone());
                 let bound = settings.ingest_timeout;
-                let publisher = WhipPublisher::new(
-                    publisher,
-                    tracks,
-                    shared.clock,
-                    receiver,
-                    bound,
-                    rand::random(),
-                );
+                let receiver = ReceiverSettings {
+                    rtcp_ssrc: rand::random(),
+                    seed: rand::random(),
+                    cname: id.to_string(),
+                    ..settings.receiver.clone()
+                };
+                let publisher =
+                    WhipPublisher::new(publisher, tracks, shared.clock, receiver, bound);
                 Role::Publisher(Box::new(publisher))
             }
         };
@@ -107,14 +107,14 @@ impl Peer {
             return;
         }
         self.greeted = true;
-        let kind = self.role.kind().as_str();
+        let kind = self.role.kind();
         let profile = self.transport.profile().map_or("none", |profile| profile.as_str());
         shared.metrics.session_started(kind);
         shared.metrics.srtp_session(profile);
         tracing::info!(
             table = %self.table,
             sessionId = %self.id,
-            kind,
+            kind = kind.as_str(),
             profile,
             millis = now.saturating_duration_since(self.created).as_millis() as u64,
             "session connected"
@@ -171,7 +171,9 @@ impl Peer {
                 let utc = outlet.shared.clock.utc(now);
                 let context = SendContext { now, utc, sealer, to };
                 let Some(fanout) = streams.get_mut(stream.id) else { return };
-                viewer.handle_rtcp(&messages, fanout, &context, outlet.counters, outlet.batch);
+                let mut counts = EgressCounts::default();
+                viewer.handle_rtcp(&messages, fanout, &context, &mut counts, outlet.batch);
+                stream.egress.add(&counts);
                 let reports = |message: &Rtcp| matches!(message, Rtcp::ReceptionReport(_));
                 if let Some(rtt) = viewer.quality().rtt
                     && messages.iter().any(reports)
@@ -188,6 +190,7 @@ impl Peer {
         &mut self,
         now: Instant,
         fanout: &mut FanoutStream,
+        counts: &mut EgressCounts,
         outlet: &mut Outlet<'_>,
     ) -> bool {
         let Role::Viewer { viewer: Some(viewer), .. } = &mut self.role else { return false };
@@ -195,7 +198,7 @@ impl Peer {
             return false;
         };
         let context = SendContext { now, utc: outlet.shared.clock.utc(now), sealer, to };
-        let behind = viewer.pump(fanout, &context, outlet.counters, outlet.batch);
+        let behind = viewer.pump(fanout, &context, counts, outlet.batch);
         if viewer.take_started(fanout) {
             let after = now.saturating_duration_since(self.created);
             outlet.shared.metrics.first_frame(AudienceTransport::WebRtc, after);

@@ -1,7 +1,6 @@
 //! The media workers as the rest of the program sees them: admit a session,
 //! restart its ICE, end it, count it.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
@@ -12,12 +11,12 @@ use std::time::{Duration, Instant};
 use super::directory::{Directory, Found, SessionLimits, SessionView, TooManySessions};
 use super::mailbox::{Mail, Mailbox, mailbox};
 use super::run::{SOCKET_TOKEN, WAKER_TOKEN, Worker};
-use super::session::{NewSession, SessionId, SessionKind};
+use super::session::{NewSession, SessionId};
 use super::stats::{WorkerStats, WorkerTotals};
 use crate::hub::TableName;
 use crate::ingest::whip::ReceiverSettings;
 use crate::net::udp::{UdpSettings, open_sockets};
-use crate::qos::Metrics;
+use crate::qos::{Metrics, SessionKind};
 use crate::rtp::extensions::PlayoutDelay;
 use crate::time::Clock;
 use crate::webrtc::dtls::DtlsIdentity;
@@ -53,7 +52,7 @@ pub(super) struct Shared {
     pub(super) mailboxes: Vec<Arc<Mailbox>>,
     pub(super) stats: Vec<Arc<WorkerStats>>,
     pub(super) clock: Clock,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Metrics,
 }
 
 /// The media workers. Shared as `Arc<MediaPool>`.
@@ -72,7 +71,7 @@ impl MediaPool {
         settings: PoolSettings,
         identity: Arc<DtlsIdentity>,
         clock: Clock,
-        metrics: Arc<Metrics>,
+        metrics: Metrics,
     ) -> io::Result<Arc<Self>> {
         let sockets = open_sockets(&settings.udp, settings.workers)?;
         let port = match sockets.first() {
@@ -142,12 +141,7 @@ impl MediaPool {
     }
 
     /// Puts new ICE credentials in force for a session (RFC 9725 §4.3.3).
-    pub fn restart_ice(
-        &self,
-        session: SessionId,
-        credentials: IceCredentials,
-        remote_ufrag: &str,
-    ) {
+    pub fn restart_ice(&self, session: SessionId, credentials: IceCredentials, remote_ufrag: &str) {
         let owner = self.shared.directory.restart_ice(session, &credentials, remote_ufrag);
         if let Some(worker) = owner {
             // When it does not fit, the peer's checks fail and it restarts again.
@@ -176,11 +170,6 @@ impl MediaPool {
         self.shared.directory.viewers_of(table)
     }
 
-    /// WebRTC viewers of every table that has any.
-    pub fn viewers_by_table(&self) -> HashMap<TableName, usize> {
-        self.shared.directory.viewers_by_table()
-    }
-
     /// The counters of all workers.
     pub fn totals(&self) -> WorkerTotals {
         let mut totals = WorkerTotals::default();
@@ -202,7 +191,7 @@ impl MediaPool {
         for session in self.shared.directory.take_overdue(now, bound) {
             let kind = session.role.kind();
             tracing::info!(table = %session.table, sessionId = %session.id, "peer never came");
-            self.shared.metrics.session_ended(kind.as_str(), "connect_timeout");
+            self.shared.metrics.session_ended(kind, "connect_timeout");
         }
     }
 

@@ -19,7 +19,7 @@ use super::pool::Shared;
 use super::session::{NewSession, SessionId};
 use super::stats::WorkerStats;
 use super::streams::Streams;
-use crate::egress::fanout::FanoutCounters;
+use crate::hub::EgressCounts;
 use crate::net::udp::{ReceiveBatch, SendBatch};
 use crate::webrtc::classify::{Class, classify};
 use crate::webrtc::ice_lite::BindingRequest;
@@ -52,8 +52,6 @@ pub(super) struct Worker {
     by_address: HashMap<SocketAddr, usize>,
     by_session: HashMap<SessionId, usize>,
     streams: Streams,
-    /// What this turn sent, on its way to `stats`.
-    counters: FanoutCounters,
     /// When peers are due; an entry is stale unless the peer's `scheduled` equals it.
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     stopping: bool,
@@ -76,7 +74,6 @@ impl Worker {
             inbox,
             stats: shared.stats[index].clone(),
             streams: Streams::new(mailbox.clone()),
-            counters: FanoutCounters::default(),
             mailbox,
             shared,
             peers: Slab::new(),
@@ -173,12 +170,8 @@ impl Worker {
             Class::Dtls => peer.transport.handle_dtls(now, bytes),
             Class::Rtp => peer.handle_rtp(now, bytes, &self.stats),
             Class::Rtcp => {
-                let mut send = Outlet {
-                    shared: &self.shared,
-                    stats: &self.stats,
-                    counters: &mut self.counters,
-                    batch: &mut self.batch,
-                };
+                let mut send =
+                    Outlet { shared: &self.shared, stats: &self.stats, batch: &mut self.batch };
                 peer.handle_rtcp(now, bytes, &mut self.streams, &mut send);
             }
             Class::Stun => {}
@@ -290,25 +283,21 @@ impl Worker {
 
     /// Advances every viewer of every stream whose rings have grown.
     fn fan_out(&mut self, now: Instant) {
-        let mut send = Outlet {
-            shared: &self.shared,
-            stats: &self.stats,
-            counters: &mut self.counters,
-            batch: &mut self.batch,
-        };
+        let mut send = Outlet { shared: &self.shared, stats: &self.stats, batch: &mut self.batch };
         for stream in self.streams.take_touched() {
             let mut behind = false;
+            let mut counts = EgressCounts::default();
             for i in 0..stream.viewers.len() {
                 let Some(peer) = self.peers.get_mut(stream.viewers[i]) else { continue };
-                behind |= peer.pump(now, stream, &mut send);
+                behind |= peer.pump(now, stream, &mut counts, &mut send);
             }
             // Another starts the next pass: nobody is always last.
             if !stream.viewers.is_empty() {
                 stream.viewers.rotate_left(1);
             }
             stream.touched |= behind;
+            stream.stream.egress.add(&counts);
         }
-        self.stats.add_fanout(std::mem::take(&mut self.counters));
     }
 
     fn run_timers(&mut self, now: Instant) {
@@ -366,7 +355,7 @@ impl Worker {
             seconds = now.saturating_duration_since(peer.created).as_secs(),
             "session ended"
         );
-        self.shared.metrics.session_ended(peer.role.kind().as_str(), reason);
+        self.shared.metrics.session_ended(peer.role.kind(), reason);
         peer.leave(key, reason, &mut self.streams);
     }
 

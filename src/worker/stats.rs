@@ -2,8 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::egress::fanout::FanoutCounters;
-
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counters of one worker; they only rise.
@@ -44,24 +42,6 @@ counters! {
     send_dropped,
     /// Datagrams passed on to the worker that owns their peer.
     forwarded,
-    /// RTP packets sent to viewers, without resends.
-    packets_sent,
-    /// Their payload bytes.
-    bytes_sent,
-    /// Sequence numbers that viewers asked for by NACK.
-    nacked,
-    /// Packets sent again.
-    resent,
-    /// NACKs for packets that are gone.
-    resend_missed,
-    /// NACKs past a viewer's share for resends.
-    resend_refused,
-    /// Keyframes that viewers asked for.
-    keyframes_asked,
-    /// Of those, asked of the source.
-    keyframes_forwarded,
-    /// Viewers that the ring overtook.
-    viewers_overrun,
     /// Nanoseconds in which the worker was not waiting.
     busy_nanos,
     /// Packets and requests that did not fit the worker's queues.
@@ -69,7 +49,7 @@ counters! {
 }
 
 /// The closed set of reasons for which input of the media port is dropped.
-pub const REJECT_REASONS: [&str; 19] = [
+pub const REJECT_REASONS: [&str; 22] = [
     "unclassified",
     "unknown_peer",
     "stun_oversized",
@@ -85,8 +65,11 @@ pub const REJECT_REASONS: [&str; 19] = [
     "rtp_unexpected",
     "rtp_malformed",
     "rtp_unknown_ssrc",
-    "rtp_duplicate",
-    "rtp_too_late",
+    "rtp_unknown_mid",
+    "rtp_unknown_rid",
+    "rtp_payload_type",
+    "rtp_too_many_ssrcs",
+    "rtp_replaced_ssrc",
     "rtcp_malformed",
     "other",
 ];
@@ -97,22 +80,5 @@ impl WorkerStats {
         let other = REJECT_REASONS.len() - 1;
         let at = REJECT_REASONS.iter().position(|known| *known == reason).unwrap_or(other);
         self.rejected[at].fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn add_fanout(&self, counters: FanoutCounters) {
-        let add = |to: &AtomicU64, n: u64| {
-            if n > 0 {
-                to.fetch_add(n, Ordering::Relaxed);
-            }
-        };
-        add(&self.packets_sent, counters.packets);
-        add(&self.bytes_sent, counters.bytes);
-        add(&self.nacked, counters.nacked);
-        add(&self.resent, counters.resent);
-        add(&self.resend_missed, counters.resend_missed);
-        add(&self.resend_refused, counters.resend_refused);
-        add(&self.keyframes_asked, counters.keyframes_asked);
-        add(&self.keyframes_forwarded, counters.keyframes_forwarded);
-        add(&self.viewers_overrun, counters.overrun);
     }
 }

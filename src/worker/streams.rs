@@ -73,6 +73,8 @@ impl Streams {
 
     /// The streams to advance, with their mark taken off.
     pub(super) fn take_touched(&mut self) -> impl Iterator<Item = &mut FanoutStream> {
-        self.streams.values_mut().filter(|fanout| std::mem::take(&mut fanout.touched))
+        self.streams
+            .values_mut()
+            .filter_map(|fanout| std::mem::take(&mut fanout.touched).then_some(fanout))
     }
 }

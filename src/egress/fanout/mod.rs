@@ -13,4 +13,4 @@ mod viewer;
 pub use cache::LayerCache;
 pub use stream::FanoutStream;
 pub use track::Pumped;
-pub use viewer::{FanoutCounters, SendContext, Viewer, ViewerSeed};
+pub use viewer::{SendContext, Viewer, ViewerSeed};

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use super::cache::LayerCache;
-use super::viewer::{FanoutCounters, SendContext};
+use super::viewer::SendContext;
 use crate::codec::MediaKind;
+use crate::hub::EgressCounts;
 use crate::media::{LayerId, Packet};
 use crate::net::udp::DatagramSink;
 use crate::rtp::extensions::{AbsCaptureTime, AbsSendTime, PlayoutDelay};
@@ -116,7 +117,7 @@ impl ViewerTrack {
         &mut self,
         cache: &LayerCache,
         context: &SendContext<'_>,
-        counters: &mut FanoutCounters,
+        counters: &mut EgressCounts,
         sink: &mut impl DatagramSink,
     ) -> Pumped {
         let Some(end) = cache.end() else { return self.waiting() };
@@ -158,7 +159,7 @@ impl ViewerTrack {
         sequence: u16,
         cache: &LayerCache,
         context: &SendContext<'_>,
-        counters: &mut FanoutCounters,
+        counters: &mut EgressCounts,
         sink: &mut impl DatagramSink,
     ) {
         let found = self.index_of(sequence).and_then(|index| {
@@ -227,7 +228,7 @@ impl ViewerTrack {
         &mut self,
         packet: &Packet,
         context: &SendContext<'_>,
-        counters: &mut FanoutCounters,
+        counters: &mut EgressCounts,
         sink: &mut impl DatagramSink,
     ) {
         let Some(mapping) = self.mapping else { return };

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::stream::FanoutStream;
 use super::track::{Pumped, ViewerTrack};
 use crate::codec::MediaKind;
+use crate::hub::EgressCounts;
 use crate::media::LayerId;
 use crate::net::udp::DatagramSink;
 use crate::rtp::extensions::PlayoutDelay;
@@ -31,29 +32,6 @@ pub struct SendContext<'a> {
     pub sealer: &'a Sealer,
     /// The viewer's address.
     pub to: SocketAddr,
-}
-
-/// What all viewers of a worker did, since the worker last took it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FanoutCounters {
-    /// RTP packets sent, without resends.
-    pub packets: u64,
-    /// Their payload bytes.
-    pub bytes: u64,
-    /// Sequence numbers asked for by NACK.
-    pub nacked: u64,
-    /// Packets sent again.
-    pub resent: u64,
-    /// Not sent again: no longer in the ring, or lost before it.
-    pub resend_missed: u64,
-    /// Not sent again: the viewer's share for resends is used up.
-    pub resend_refused: u64,
-    /// Keyframes that viewers asked for.
-    pub keyframes_asked: u64,
-    /// Of those, asked of the source.
-    pub keyframes_forwarded: u64,
-    /// Cursors that the ring overtook: the viewer starts anew at a keyframe.
-    pub overrun: u64,
 }
 
 /// Random numbers for one viewer; drawn by the caller.
@@ -119,7 +97,7 @@ impl Viewer {
         &mut self,
         stream: &mut FanoutStream,
         context: &SendContext<'_>,
-        counters: &mut FanoutCounters,
+        counters: &mut EgressCounts,
         sink: &mut impl DatagramSink,
     ) -> bool {
         if context.now >= self.next_layer_choice {
@@ -166,7 +144,7 @@ impl Viewer {
         messages: &[Rtcp],
         stream: &mut FanoutStream,
         context: &SendContext<'_>,
-        counters: &mut FanoutCounters,
+        counters: &mut EgressCounts,
         sink: &mut impl DatagramSink,
     ) {
         let mut budget = MAX_RESENDS_PER_PACKET;
@@ -237,7 +215,7 @@ impl Viewer {
         &mut self,
         stream: &mut FanoutStream,
         now: Instant,
-        counters: &mut FanoutCounters,
+        counters: &mut EgressCounts,
     ) {
         for track in &mut self.tracks {
             let best: LayerId = stream.best_layer(track.params.track, now);
@@ -267,7 +245,7 @@ fn ask_for_keyframe(
     stream: &mut FanoutStream,
     now: Instant,
     layer: LayerId,
-    counters: &mut FanoutCounters,
+    counters: &mut EgressCounts,
 ) {
     counters.keyframes_asked += 1;
     counters.keyframes_forwarded += u64::from(stream.request_keyframe(now, layer));

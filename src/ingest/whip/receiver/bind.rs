@@ -9,7 +9,8 @@
 use std::time::{Duration, Instant};
 
 use super::Reject;
-use crate::rtp::{RtpHeader, parse_mid, parse_rid};
+use crate::rtp::RtpHeader;
+use crate::rtp::extensions::{parse_mid, parse_rid};
 use crate::webrtc::negotiated::ReceiveTrack;
 
 /// SSRCs known of one track at most: three layers with RTX, and restarts. Past
@@ -105,9 +106,9 @@ impl Binder {
             let successor_speaks = self.entries.iter().any(|other| {
                 other.bound == bound
                     && !other.replaced
-                    && other.last_packet.is_some_and(|last| {
-                        now.saturating_duration_since(last) < TAKE_BACK
-                    })
+                    && other
+                        .last_packet
+                        .is_some_and(|last| now.saturating_duration_since(last) < TAKE_BACK)
             });
             if successor_speaks {
                 return Err(Reject::ReplacedSsrc);

@@ -90,11 +90,7 @@ impl Layer {
             max_held: settings.max_reorder_packets,
             stream: None,
             next_seq: None,
-            timestamps: Timestamps {
-                clock_rate: codec.clock_rate(),
-                last: None,
-                restarted: false,
-            },
+            timestamps: Timestamps { clock_rate: codec.clock_rate(), last: None, restarted: false },
             keyframes: KeyframeRequests::new(settings.keyframe_interval),
             keyframe_timestamp: None,
             stats: LayerStats::default(),
@@ -362,4 +358,3 @@ impl Timestamps {
         extended
     }
 }
-

@@ -35,7 +35,8 @@ use self::reorder::Slot;
 use self::reports::Schedule;
 use self::twcc::ArrivalLog;
 use crate::media::{LayerId, Packet};
-use crate::rtp::{AbsCaptureTime, RtpHeader, parse_transport_sequence};
+use crate::rtp::RtpHeader;
+use crate::rtp::extensions::{AbsCaptureTime, parse_transport_sequence};
 use crate::time::{Clock, Utc};
 use crate::webrtc::negotiated::ReceiveTrack;
 use crate::webrtc::rtcp::{CompoundBuilder, Rtcp};
@@ -112,13 +113,13 @@ impl Reject {
     /// The value of the `reason` metric label.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Malformed => "malformed",
-            Self::UnknownSsrc => "unknown-ssrc",
-            Self::UnknownMid => "unknown-mid",
-            Self::UnknownRid => "unknown-rid",
-            Self::PayloadType => "payload-type",
-            Self::TooManySsrcs => "too-many-ssrcs",
-            Self::ReplacedSsrc => "replaced-ssrc",
+            Self::Malformed => "rtp_malformed",
+            Self::UnknownSsrc => "rtp_unknown_ssrc",
+            Self::UnknownMid => "rtp_unknown_mid",
+            Self::UnknownRid => "rtp_unknown_rid",
+            Self::PayloadType => "rtp_payload_type",
+            Self::TooManySsrcs => "rtp_too_many_ssrcs",
+            Self::ReplacedSsrc => "rtp_replaced_ssrc",
         }
     }
 }
@@ -231,7 +232,8 @@ impl Receiver {
             .and_then(|id| header.extension(id))
             .and_then(AbsCaptureTime::parse)
             .map(|time| time.capture.offset_micros(time.clock_offset_micros.unwrap_or(0)));
-        let incoming = Incoming { ssrc: header.ssrc, sequence: header.sequence, slot, rtx, capture };
+        let incoming =
+            Incoming { ssrc: header.ssrc, sequence: header.sequence, slot, rtx, capture };
         if let Some(capture) = capture {
             self.sender_clock.observe(capture, self.clock.utc(now), now);
         }

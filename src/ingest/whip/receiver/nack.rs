@@ -73,9 +73,10 @@ impl Missing {
     /// The sequence numbers to ask for at `now`, in rising order; counted as asked.
     pub(super) fn take_due(&mut self, highest: u64, now: Instant) -> Vec<u16> {
         let retry = self.retry();
-        let due = self.holes.iter_mut().filter(|(seq, hole)| {
-            hole.due(**seq, highest, retry).is_some_and(|due| due <= now)
-        });
+        let due = self
+            .holes
+            .iter_mut()
+            .filter(|(seq, hole)| hole.due(**seq, highest, retry).is_some_and(|due| due <= now));
         due.take(MAX_PER_MESSAGE)
             .map(|(seq, hole)| {
                 hole.tries += 1;
