@@ -2,3 +2,4 @@
 //! an answer promises.
 
 pub mod negotiated;
+pub mod sdp;
