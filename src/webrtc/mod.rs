@@ -6,5 +6,6 @@ pub mod dtls;
 pub mod ice_lite;
 pub mod negotiated;
 pub mod rtcp;
+pub mod sdp;
 pub mod srtp;
 pub mod transport;
