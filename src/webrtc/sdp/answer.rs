@@ -5,13 +5,14 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use super::error::NegotiationError;
 use super::extension::{Agreed, answered_direction};
 use super::format::{Feedback, Format};
 use super::offer::Offer;
 use super::section::{Direction, MediaSection, SectionKind};
 use super::simulcast::Rid;
-use super::transport::{IceCredentials, SetupRole};
+use super::transport::SetupRole;
+use crate::webrtc::dtls::DtlsRole;
+use crate::webrtc::ice_lite::IceCredentials;
 
 /// What this side writes of itself into an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,38 +27,20 @@ pub struct LocalIdentity {
     pub session_id: u64,
     /// RTCP canonical name of what is sent (RFC 3550 §6.5.1).
     pub cname: String,
-    /// Whether this side can send the ClientHello: clients that offer
-    /// `a=setup:passive` (ffmpeg by default) are refused without.
-    pub dtls_client: bool,
 }
 
-/// Who sends the DTLS ClientHello.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DtlsRole {
-    /// The client does; answered `a=setup:passive`.
-    Server,
-    /// This side does, once ICE has validated the address; `a=setup:active`.
-    Client,
-}
-
-impl DtlsRole {
-    /// The role that is left for this side (RFC 8842 §5.3).
-    pub(super) const fn choose(
-        offer: &Offer,
-        local: &LocalIdentity,
-    ) -> Result<Self, NegotiationError> {
-        match offer.setup {
-            SetupRole::ActPass | SetupRole::Active => Ok(Self::Server),
-            SetupRole::Passive if local.dtls_client => Ok(Self::Client),
-            SetupRole::Passive => Err(NegotiationError::PassiveClient),
-        }
+/// The DTLS role that the offer leaves for this side (RFC 8842 §5.3).
+pub(super) const fn our_role(offer: &Offer) -> DtlsRole {
+    match offer.setup {
+        SetupRole::ActPass | SetupRole::Active => DtlsRole::Server,
+        SetupRole::Passive => DtlsRole::Client,
     }
+}
 
-    const fn setup(self) -> &'static str {
-        match self {
-            Self::Server => "passive",
-            Self::Client => "active",
-        }
+const fn setup_of(role: DtlsRole) -> &'static str {
+    match role {
+        DtlsRole::Server => "passive",
+        DtlsRole::Client => "active",
     }
 }
 
@@ -165,7 +148,7 @@ impl Lines {
         self.line(format_args!("a=ice-ufrag:{}", local.ice.ufrag));
         self.line(format_args!("a=ice-pwd:{}", local.ice.pwd));
         self.line(format_args!("a=fingerprint:sha-256 {}", hex_with_colons(&local.fingerprint)));
-        self.line(format_args!("a=setup:{}", role.setup()));
+        self.line(format_args!("a=setup:{}", setup_of(role)));
         self.mid(section);
         if section.extmap_allow_mixed {
             self.line(format_args!("a=extmap-allow-mixed"));

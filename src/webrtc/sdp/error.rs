@@ -88,11 +88,4 @@ pub enum NegotiationError {
         /// What the offer has, in its order.
         offered: String,
     },
-    /// `a=setup:passive`: the client waits for a DTLS ClientHello that this
-    /// server does not send (RFC 8842 §5.1 asks offers for `actpass`).
-    #[error(
-        "a=setup:passive makes this server the DTLS client, which it cannot be; offer actpass or \
-         active (ffmpeg: -whip_flags dtls_active)"
-    )]
-    PassiveClient,
 }

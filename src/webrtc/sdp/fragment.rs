@@ -10,7 +10,8 @@ use super::error::SdpError;
 use super::line::{Line, lines};
 use super::offer::{MAX_SDP_BYTES, MAX_SECTIONS};
 use super::section::{Direction, MediaSection};
-use super::transport::{IceCredentials, TransportAttributes};
+use super::transport::TransportAttributes;
+use crate::webrtc::ice_lite::IceCredentials;
 
 /// A parsed fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]

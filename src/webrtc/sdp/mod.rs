@@ -24,7 +24,7 @@ mod viewer;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{DtlsRole, LocalIdentity};
+pub use answer::LocalIdentity;
 pub use error::{NegotiationError, SdpError};
 pub use format::{Feedback, Format};
 pub use fragment::IceFragment;
@@ -32,5 +32,5 @@ pub use offer::{MAX_SDP_BYTES, MAX_SECTIONS, Offer};
 pub use publisher::{CodecOrder, MAX_LAYERS, PublisherAnswer, PublisherRules, answer_publisher};
 pub use section::{Direction, Extension, MediaSection, SectionKind, SsrcGroup};
 pub use simulcast::Rid;
-pub use transport::{IceCredentials, SetupRole};
+pub use transport::SetupRole;
 pub use viewer::{ViewerAnswer, answer_viewer};

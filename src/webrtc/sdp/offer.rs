@@ -4,7 +4,8 @@
 use super::error::SdpError;
 use super::line::{Attribute, Line, lines};
 use super::section::{Direction, Extension, MediaSection, parse_extension};
-use super::transport::{IceCredentials, SetupRole, TransportAttributes};
+use super::transport::{SetupRole, TransportAttributes};
+use crate::webrtc::ice_lite::IceCredentials;
 
 /// Longest description that is looked at, in bytes; Chromium's offer of one
 /// audio and one video section has 8 KiB.

@@ -1,7 +1,7 @@
 //! The answer to a WHIP publisher (RFC 9725 §4.2): which of its tracks are
 //! taken, in which codec, with which simulcast layers.
 
-use super::answer::{Accepted, DtlsRole, LocalIdentity, write};
+use super::answer::{Accepted, LocalIdentity, our_role, write};
 use super::error::NegotiationError;
 use super::extension::{Known, agree};
 use super::format::{Feedback, Format, answer_parameters, is_receivable, packetization_mode};
@@ -11,6 +11,7 @@ use super::simulcast::Rid;
 use super::viewer::list;
 use crate::codec::{Codec, MediaKind};
 use crate::media::TrackInfo;
+use crate::webrtc::dtls::DtlsRole;
 use crate::webrtc::negotiated::{ReceiveTrack, SsrcPair};
 
 /// Most simulcast layers of one track; the first of a longer list are taken.
@@ -63,14 +64,13 @@ pub struct PublisherAnswer {
 /// # Errors
 /// [`NegotiationError::NoMedia`] when it sends nothing;
 /// [`NegotiationError::NoUsableCodec`] when it sends a kind of media and none of
-/// its codecs is taken (half a table on air would be found out too late);
-/// [`NegotiationError::PassiveClient`].
+/// its codecs is taken (half a table on air would be found out too late).
 pub fn answer_publisher(
     offer: &Offer,
     local: &LocalIdentity,
     rules: &PublisherRules,
 ) -> Result<PublisherAnswer, NegotiationError> {
-    let dtls_role = DtlsRole::choose(offer, local)?;
+    let dtls_role = our_role(offer);
     let mut tracks: Vec<ReceiveTrack> = Vec::new();
     let mut sections = Vec::with_capacity(offer.sections.len());
     for section in &offer.sections {

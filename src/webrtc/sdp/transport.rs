@@ -4,15 +4,7 @@
 
 use super::error::SdpError;
 use super::line::Attribute;
-
-/// The short-term credentials of one ICE agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IceCredentials {
-    /// The username fragment, 4 to 256 bytes.
-    pub ufrag: String,
-    /// The password, 22 to 256 bytes.
-    pub pwd: String,
-}
+use crate::webrtc::ice_lite::IceCredentials;
 
 /// The DTLS role that the client offers in `a=setup`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

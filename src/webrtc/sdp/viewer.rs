@@ -2,7 +2,7 @@
 //! sections gets, under which of its payload types. The stream is as published;
 //! nothing is transcoded, so the viewer must offer what the publisher sends.
 
-use super::answer::{Accepted, DtlsRole, LocalIdentity, Source, write};
+use super::answer::{Accepted, LocalIdentity, Source, our_role, write};
 use super::error::NegotiationError;
 use super::extension::{Known, agree};
 use super::format::{
@@ -12,6 +12,7 @@ use super::offer::Offer;
 use super::section::{Direction, MediaSection};
 use crate::codec::Codec;
 use crate::media::TrackInfo;
+use crate::webrtc::dtls::DtlsRole;
 use crate::webrtc::negotiated::SendTrack;
 
 /// Formats that an error lists; more say nothing new.
@@ -35,15 +36,14 @@ pub struct ViewerAnswer {
 ///
 /// # Errors
 /// [`NegotiationError::NoMedia`] when it wants to receive nothing;
-/// [`NegotiationError::NoCommonCodec`] when no track of the stream fits;
-/// [`NegotiationError::PassiveClient`].
+/// [`NegotiationError::NoCommonCodec`] when no track of the stream fits.
 pub fn answer_viewer(
     offer: &Offer,
     local: &LocalIdentity,
     stream: &[TrackInfo],
     random_ssrc: &mut impl FnMut() -> u32,
 ) -> Result<ViewerAnswer, NegotiationError> {
-    let dtls_role = DtlsRole::choose(offer, local)?;
+    let dtls_role = our_role(offer);
     let mut tracks: Vec<SendTrack> = Vec::new();
     let mut sections = Vec::with_capacity(offer.sections.len());
     for section in &offer.sections {
