@@ -1,1 +1,5 @@
-//! (to come)
+//! The HTTP surfaces (WHIP, WHEP).
+
+pub mod sessions;
+mod whep;
+mod whip;

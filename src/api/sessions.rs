@@ -16,10 +16,8 @@ use crate::hub::{Registry, TableName};
 use crate::problem::Problem;
 use crate::qos::SessionKind;
 use crate::time::Clock;
-use crate::webrtc::dtls::{DtlsRole, Fingerprint};
 use crate::webrtc::ice_lite::IceCredentials;
 use crate::webrtc::sdp::{IceFragment, LocalIdentity, MAX_SDP_BYTES, NegotiationError, Offer};
-use crate::webrtc::transport::RemoteDtls;
 use crate::worker::{MediaPool, SessionId, SessionView};
 
 const SDP: &str = "application/sdp";
@@ -60,12 +58,6 @@ pub(super) struct FreshSession {
     pub(super) local: LocalIdentity,
 }
 
-impl FreshSession {
-    pub(super) fn dtls(&self, fingerprint: Fingerprint, our_role: DtlsRole) -> RemoteDtls {
-        RemoteDtls { fingerprint, our_role }
-    }
-}
-
 impl MediaApi {
     #[allow(clippy::disallowed_methods, reason = "a session begins when its offer comes")]
     pub(super) fn fresh_session(&self) -> FreshSession {
@@ -88,14 +80,16 @@ impl MediaApi {
         session: &str,
     ) -> Result<(SessionId, SessionView), Problem> {
         let found = session.parse().ok().and_then(|id| Some((id, self.pool.view(id)?)));
-        found.filter(|(_, view)| view.kind == kind && view.table.as_str() == table).ok_or_else(|| {
-            Problem::new(
-                StatusCode::NOT_FOUND,
-                "no-such-session",
-                "No such session",
-                "The session does not exist, or it has ended.",
-            )
-        })
+        found.filter(|(_, view)| view.kind == kind && view.table.as_str() == table).ok_or_else(
+            || {
+                Problem::new(
+                    StatusCode::NOT_FOUND,
+                    "no-such-session",
+                    "No such session",
+                    "The session does not exist, or it has ended.",
+                )
+            },
+        )
     }
 
     async fn patch(

@@ -12,6 +12,7 @@ use crate::hub::{Stream, TableName};
 use crate::problem::Problem;
 use crate::qos::SessionKind;
 use crate::webrtc::sdp::{Offer, answer_viewer};
+use crate::webrtc::transport::RemoteDtls;
 use crate::worker::{NewRole, NewSession};
 
 /// Seconds after which a viewer may ask again for a table that is not live.
@@ -48,7 +49,7 @@ fn admit(api: &MediaApi, table: TableName, offer: &Offer) -> Result<Response, Pr
         table,
         credentials: fresh.local.ice,
         remote_ufrag: offer.ice.ufrag.clone(),
-        remote_dtls: fresh.dtls(offer.fingerprint, answer.dtls_role),
+        remote_dtls: RemoteDtls { fingerprint: offer.fingerprint, our_role: answer.dtls_role },
         created: fresh.created,
         role: NewRole::Viewer { stream, tracks: answer.tracks },
     };

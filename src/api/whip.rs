@@ -13,6 +13,7 @@ use crate::hub::{PublishError, PublishRequest, TableName};
 use crate::problem::Problem;
 use crate::qos::SessionKind;
 use crate::webrtc::sdp::{PublisherRules, answer_publisher};
+use crate::webrtc::transport::RemoteDtls;
 use crate::worker::{NewRole, NewSession, OwnerWaker};
 
 /// Seconds after which a refused publisher may try again.
@@ -60,7 +61,7 @@ fn admit(
         table,
         credentials: fresh.local.ice,
         remote_ufrag: offer.ice.ufrag.clone(),
-        remote_dtls: fresh.dtls(offer.fingerprint, answer.dtls_role),
+        remote_dtls: RemoteDtls { fingerprint: offer.fingerprint, our_role: answer.dtls_role },
         created: fresh.created,
         role: NewRole::Publisher { publisher, tracks: answer.tracks, owner },
     };

@@ -6,6 +6,7 @@
 //! through its mailbox; what two workers share is immutable. So no lock stands on
 //! the packet path, and a peer's state is only ever touched by one thread.
 
+mod core;
 mod directory;
 mod mailbox;
 mod peer;

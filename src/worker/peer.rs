@@ -13,17 +13,17 @@ use super::streams::Streams;
 use crate::egress::fanout::{FanoutStream, SendContext, Viewer, ViewerSeed};
 use crate::hub::{EgressCounts, EndReason, Stream, TableName};
 use crate::ingest::whip::{ReceiverSettings, WhipPublisher};
-use crate::net::udp::{DatagramSink, SendBatch};
+use crate::net::udp::DatagramSink;
 use crate::qos::SessionKind;
 use crate::qos::Transport as AudienceTransport;
 use crate::webrtc::rtcp::{self, Rtcp};
 use crate::webrtc::transport::{Transport, TransportState};
 
 /// What a peer needs of its worker to send media.
-pub(super) struct Outlet<'a> {
+pub(super) struct Outlet<'a, S> {
     pub(super) shared: &'a Shared,
     pub(super) stats: &'a WorkerStats,
-    pub(super) batch: &'a mut SendBatch,
+    pub(super) sink: &'a mut S,
 }
 
 pub(super) enum Role {
@@ -147,12 +147,12 @@ impl Peer {
         }
     }
 
-    pub(super) fn handle_rtcp(
+    pub(super) fn handle_rtcp<S: DatagramSink>(
         &mut self,
         now: Instant,
         packet: &mut [u8],
         streams: &mut Streams,
-        outlet: &mut Outlet<'_>,
+        outlet: &mut Outlet<'_, S>,
     ) {
         let len = match self.transport.open_rtcp(packet) {
             Ok(len) => len,
@@ -172,7 +172,7 @@ impl Peer {
                 let context = SendContext { now, utc, sealer, to };
                 let Some(fanout) = streams.get_mut(stream.id) else { return };
                 let mut counts = EgressCounts::default();
-                viewer.handle_rtcp(&messages, fanout, &context, &mut counts, outlet.batch);
+                viewer.handle_rtcp(&messages, fanout, &context, &mut counts, outlet.sink);
                 stream.egress.add(&counts);
                 let reports = |message: &Rtcp| matches!(message, Rtcp::ReceptionReport(_));
                 if let Some(rtt) = viewer.quality().rtt
@@ -186,19 +186,19 @@ impl Peer {
     }
 
     /// Sends a viewer what is new in its stream's rings; returns whether it is behind.
-    pub(super) fn pump(
+    pub(super) fn pump<S: DatagramSink>(
         &mut self,
         now: Instant,
         fanout: &mut FanoutStream,
         counts: &mut EgressCounts,
-        outlet: &mut Outlet<'_>,
+        outlet: &mut Outlet<'_, S>,
     ) -> bool {
         let Role::Viewer { viewer: Some(viewer), .. } = &mut self.role else { return false };
         let (Some(sealer), Some(to)) = (self.transport.sealer(), self.transport.remote()) else {
             return false;
         };
         let context = SendContext { now, utc: outlet.shared.clock.utc(now), sealer, to };
-        let behind = viewer.pump(fanout, &context, counts, outlet.batch);
+        let behind = viewer.pump(fanout, &context, counts, outlet.sink);
         if viewer.take_started(fanout) {
             let after = now.saturating_duration_since(self.created);
             outlet.shared.metrics.first_frame(AudienceTransport::WebRtc, after);
@@ -236,9 +236,9 @@ impl Peer {
         }
     }
 
-    pub(super) fn transmit(&mut self, batch: &mut SendBatch) {
+    pub(super) fn transmit(&mut self, sink: &mut impl DatagramSink) {
         while let Some((to, datagram)) = self.transport.poll_transmit() {
-            batch.push(to, |out| {
+            sink.push(to, |out| {
                 out.get_mut(..datagram.len())?.copy_from_slice(&datagram);
                 Some(datagram.len())
             });
