@@ -33,6 +33,12 @@ pub(super) trait Assembler: Send {
     /// Bytes gathered so far.
     fn len(&self) -> usize;
 
+    /// Coded picture data is among them: without it there is no access unit yet,
+    /// whatever the marker bit says (some senders set it on parameter sets).
+    fn has_picture(&self) -> bool {
+        self.len() > 0
+    }
+
     /// Closes the unit and gets ready for the next.
     fn finish(&mut self) -> Result<Unit, Malformed>;
 
