@@ -8,6 +8,9 @@ pub(super) mod nal;
 pub(super) mod vp8;
 pub(super) mod vp9;
 
+#[cfg(test)]
+mod tests;
+
 /// A payload that breaks its format; the access unit it belongs to is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
