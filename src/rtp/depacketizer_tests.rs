@@ -221,7 +221,7 @@ fn without_markers_the_next_timestamp_ends_a_unit() {
         // Units with and without marker in all orders; the last one has it, and
         // packets of a unit to come fetch what is ready.
         for packet in &mut packets {
-            packet.marker &= index_of(packet) % 3 == 0 || index_of(packet) == 39;
+            packet.marker &= index_of(packet).is_multiple_of(3) || index_of(packet) == 39;
         }
         let mut depacketizer = Depacketizer::new(codec);
         let mut frames: Vec<Frame> =
@@ -344,4 +344,43 @@ fn garbage_and_truncations_never_panic_nor_break_the_format() {
             push(&mut rng, garbage);
         }
     }
+}
+
+#[test]
+fn parameter_sets_with_their_own_marker_wait_for_their_picture() {
+    let now = Instant::now();
+    let packet = |seq: u64, timestamp, marker, payload: &'static [u8]| Packet {
+        seq,
+        timestamp,
+        marker,
+        keyframe: true,
+        capture: Utc::from_micros(timestamp as i64),
+        received: now,
+        payload: Bytes::from_static(payload),
+    };
+    let mut depacketizer = Depacketizer::new(Codec::H264);
+    // One sender repeats the picture's timestamp, another gives them an earlier one.
+    assert!(depacketizer.push(&packet(1, 0, true, &[0x67, 0x42])).is_none());
+    assert!(depacketizer.push(&packet(2, 3_000, true, &[0x68, 0xce])).is_none());
+    let frame = depacketizer.push(&packet(3, 3_000, true, &[0x65, 0x88])).unwrap();
+    assert_eq!(
+        &frame.data[..],
+        [0, 0, 0, 2, 0x67, 0x42, 0, 0, 0, 2, 0x68, 0xce, 0, 0, 0, 2, 0x65, 0x88]
+    );
+    assert!(frame.keyframe && !frame.discontinuity);
+    assert_eq!((frame.pts, frame.capture.micros(), depacketizer.dropped()), (3_000, 3_000, 0));
+    // What comes for a picture that was delivered is missing in it.
+    assert!(depacketizer.push(&packet(4, 3_000, true, &[0x41, 0x4d])).is_none());
+    assert!(depacketizer.push(&packet(5, 3_000, true, &[0x41, 0x4d])).is_none());
+    assert_eq!(depacketizer.dropped(), 1);
+    assert!(depacketizer.push(&packet(6, 6_000, true, &[0x41, 0x9a])).unwrap().discontinuity);
+}
+
+#[test]
+fn a_hole_between_opus_packets_is_a_discontinuity() {
+    let mut rng = StdRng::seed_from_u64(16);
+    let (_, packets) = stream(&mut rng, Codec::Opus, 1_200, &[80; 4]);
+    let mut depacketizer = Depacketizer::new(Codec::Opus);
+    let marks = [0, 2, 3].map(|index| depacketizer.push(&packets[index]).unwrap().discontinuity);
+    assert_eq!(marks, [false, true, false]);
 }
