@@ -37,12 +37,18 @@ pub struct Depacketizer {
     /// cannot gather: a call that completes two frames follows one that completed none.
     ready: Option<Frame>,
     last_seq: Option<u64>,
-    /// The timestamp of a unit given up or delivered: what still comes with it is ignored.
-    closed: Option<u64>,
+    /// The last unit that ended while more packets of its timestamp may come: they are ignored.
+    closed: Option<Closed>,
     started: bool,
     /// Something was lost since the last frame.
     lost: bool,
     dropped: u64,
+}
+
+struct Closed {
+    timestamp: u64,
+    /// It was delivered, so what still comes is missing in it.
+    delivered: bool,
 }
 
 struct OpenUnit {
@@ -77,7 +83,7 @@ impl Depacketizer {
     }
 
     /// Access units of which at least one packet came and that were not
-    /// delivered: incomplete, malformed or too large.
+    /// delivered whole: incomplete, malformed or too large.
     pub const fn dropped(&self) -> u64 {
         self.dropped
     }
@@ -127,23 +133,32 @@ impl Depacketizer {
 
     /// Ends the open unit when `packet` is of another one, or cannot join it.
     fn end_unit_before(&mut self, packet: &Packet, gap: bool) -> Option<Frame> {
-        let unit = self.unit.as_ref()?;
+        let unit = self.unit.as_mut()?;
         if gap {
             let own = unit.timestamp == packet.timestamp;
             self.drop_unit();
             if own {
-                self.closed = Some(packet.timestamp);
+                self.closed = Some(Closed { timestamp: packet.timestamp, delivered: false });
             }
             return None;
         }
         if unit.timestamp == packet.timestamp {
             return None;
         }
+        if !self.assembler.as_ref()?.has_picture() {
+            // Parameter sets sent ahead of their picture belong to it.
+            unit.timestamp = packet.timestamp;
+            unit.capture = packet.capture;
+            return None;
+        }
         self.deliver()
     }
 
     fn append(&mut self, packet: &Packet, gap: bool) -> Option<Frame> {
-        if self.closed == Some(packet.timestamp) {
+        if let Some(closed) = self.closed.as_mut().filter(|c| c.timestamp == packet.timestamp) {
+            if std::mem::take(&mut closed.delivered) {
+                self.count_drop();
+            }
             return None;
         }
         self.closed = None;
@@ -155,19 +170,21 @@ impl Depacketizer {
         });
         unit.received = unit.received.max(packet.received);
         let assembler = self.assembler.as_mut()?;
-        // Bytes gathered are at most three times those that came: lengths of
-        // four bytes in place of two are the worst case.
+        // Checked before the payload is taken in: it can pass the limit by its
+        // own size, and by what longer length fields add to it.
         let fits = assembler.len().saturating_add(packet.payload.len()) <= MAX_UNIT;
         if !fits || assembler.append(&packet.payload).is_err() {
             self.drop_unit();
-            self.closed = Some(packet.timestamp);
+            self.closed = Some(Closed { timestamp: packet.timestamp, delivered: false });
             return None;
         }
-        if !packet.marker {
+        if !packet.marker || !assembler.has_picture() {
             return None;
         }
-        self.closed = Some(packet.timestamp);
-        self.deliver()
+        let frame = self.deliver();
+        let delivered = frame.is_some();
+        self.closed = Some(Closed { timestamp: packet.timestamp, delivered });
+        frame
     }
 
     /// Closes the open unit: it becomes a frame, unless it is not intact.

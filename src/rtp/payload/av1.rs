@@ -32,8 +32,8 @@ impl<'a> Payload<'a> {
             elements,
         };
         // A coded video sequence cannot start in the middle of an OBU (§4.4).
-        let possible = !elements.is_empty() && !(payload.continues && payload.new_sequence);
-        possible.then_some(payload)
+        let impossible = payload.continues && payload.new_sequence;
+        (!elements.is_empty() && !impossible).then_some(payload)
     }
 
     /// The elements; `None` in place of a malformed one, and then no more.

@@ -76,21 +76,33 @@ pub(in crate::rtp) struct H264Assembler {
     nals: NalBuffer,
 }
 
+impl H264Assembler {
+    fn push(&mut self, unit: &[u8]) -> Result<(), Malformed> {
+        self.nals.note_picture(unit.first().is_some_and(|&header| is_slice(header)));
+        self.nals.push(unit)
+    }
+}
+
+const fn is_slice(header: u8) -> bool {
+    matches!(nal_type::of(header), nal_type::SLICE..=nal_type::IDR)
+}
+
 impl Assembler for H264Assembler {
     fn append(&mut self, payload: &[u8]) -> Result<(), Malformed> {
         match Payload::parse(payload)? {
-            Payload::Single(unit) => self.nals.push(unit),
+            Payload::Single(unit) => self.push(unit),
             Payload::Aggregate(units) => {
                 for unit in aggregated(units) {
                     let unit = unit.ok_or(Malformed)?;
                     match unit.first().map(|&header| nal_type::of(header)) {
-                        Some(1..=23) => self.nals.push(unit)?,
+                        Some(1..=23) => self.push(unit)?,
                         _ => return Err(Malformed),
                     }
                 }
                 Ok(())
             }
             Payload::Fragment { header, start, end, data } => {
+                self.nals.note_picture(is_slice(header));
                 self.nals.push_fragment(&[header], data, start, end)
             }
         }
@@ -98,6 +110,10 @@ impl Assembler for H264Assembler {
 
     fn len(&self) -> usize {
         self.nals.len()
+    }
+
+    fn has_picture(&self) -> bool {
+        self.nals.has_picture()
     }
 
     fn finish(&mut self) -> Result<Unit, Malformed> {

@@ -80,21 +80,33 @@ pub(in crate::rtp) struct H265Assembler {
     nals: NalBuffer,
 }
 
+impl H265Assembler {
+    fn push(&mut self, unit: &[u8]) -> Result<(), Malformed> {
+        self.nals.note_picture(unit.first().is_some_and(|&header| is_slice(header)));
+        self.nals.push(unit)
+    }
+}
+
+const fn is_slice(header: u8) -> bool {
+    nal_type::of(header) < nal_type::FIRST_NON_VCL
+}
+
 impl Assembler for H265Assembler {
     fn append(&mut self, payload: &[u8]) -> Result<(), Malformed> {
         match Payload::parse(payload)? {
-            Payload::Single(unit) => self.nals.push(unit),
+            Payload::Single(unit) => self.push(unit),
             Payload::Aggregate(units) => {
                 for unit in aggregated(units) {
                     let unit = unit.filter(|unit| unit.len() >= 2).ok_or(Malformed)?;
                     if nal_type::of(unit[0]) > MAX_TYPE {
                         return Err(Malformed);
                     }
-                    self.nals.push(unit)?;
+                    self.push(unit)?;
                 }
                 Ok(())
             }
             Payload::Fragment { header, start, end, data } => {
+                self.nals.note_picture(is_slice(header[0]));
                 self.nals.push_fragment(&header, data, start, end)
             }
         }
@@ -104,6 +116,10 @@ impl Assembler for H265Assembler {
         self.nals.len()
     }
 
+    fn has_picture(&self) -> bool {
+        self.nals.has_picture()
+    }
+
     fn finish(&mut self) -> Result<Unit, Malformed> {
         let data = self.nals.finish()?;
         let (mut vps, mut sps, mut keyframe, mut first) = (false, false, false, None);
@@ -111,7 +127,7 @@ impl Assembler for H265Assembler {
             match nal_type::of(unit[0]) {
                 nal_type::VPS => vps = true,
                 nal_type::SPS => sps = true,
-                kind if kind < nal_type::FIRST_NON_VCL => {
+                kind if is_slice(unit[0]) => {
                     keyframe |= nal_type::IRAP.contains(&kind);
                     first = first.or(Some(is_first_slice(unit)));
                 }

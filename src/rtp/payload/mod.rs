@@ -8,6 +8,9 @@ pub(super) mod nal;
 pub(super) mod vp8;
 pub(super) mod vp9;
 
+#[cfg(test)]
+mod tests;
+
 /// A payload that breaks its format; the access unit it belongs to is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
@@ -32,6 +35,12 @@ pub(super) trait Assembler: Send {
 
     /// Bytes gathered so far.
     fn len(&self) -> usize;
+
+    /// Coded picture data is among them: without it there is no access unit yet,
+    /// whatever the marker bit says (some senders set it on parameter sets).
+    fn has_picture(&self) -> bool {
+        self.len() > 0
+    }
 
     /// Closes the unit and gets ready for the next.
     fn finish(&mut self) -> Result<Unit, Malformed>;

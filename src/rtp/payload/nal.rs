@@ -12,9 +12,20 @@ pub(super) struct NalBuffer {
     data: Vec<u8>,
     /// Where the length field of the fragmented unit lies, while one is open.
     open: Option<usize>,
+    /// A unit that holds picture data has come.
+    has_picture: bool,
 }
 
 impl NalBuffer {
+    /// Notes that the unit that comes next holds picture data.
+    pub(super) fn note_picture(&mut self, is_picture: bool) {
+        self.has_picture |= is_picture;
+    }
+
+    pub(super) fn has_picture(&self) -> bool {
+        self.has_picture
+    }
+
     pub(super) fn len(&self) -> usize {
         self.data.len()
     }
@@ -68,6 +79,7 @@ impl NalBuffer {
     /// The data, unless it is empty or its last unit misses its end.
     pub(super) fn finish(&mut self) -> Result<Vec<u8>, Malformed> {
         let data = std::mem::take(&mut self.data);
+        self.has_picture = false;
         let cut = self.open.take().is_some();
         if cut || data.is_empty() { Err(Malformed) } else { Ok(data) }
     }
@@ -75,6 +87,7 @@ impl NalBuffer {
     pub(super) fn reset(&mut self) {
         self.data.clear();
         self.open = None;
+        self.has_picture = false;
     }
 }
 

@@ -114,7 +114,8 @@ pub(in crate::rtp) fn starts_keyframe(payload: &[u8]) -> bool {
 /// first of a key picture.
 pub(in crate::rtp) fn resolution(payload: &[u8]) -> Option<(u32, u32)> {
     let payload = Payload::parse(payload).filter(Payload::starts_keyframe)?;
-    payload.largest.or_else(|| vp9::resolution(payload.data))
+    let own = || vp9::KeyframeHeader::parse(payload.data).map(|key| (key.width, key.height));
+    payload.largest.or_else(own)
 }
 
 /// Superframes of VP9.
