@@ -1,1 +1,14 @@
-//! (to come)
+//! The HTTP surfaces: public for players and providers, admin for operators.
+//!
+//! WHIP, WHEP and HLS bring their own routers; [`public`] puts them together with
+//! the pages and `/api/tables` and lays [`layers`] around everything.
+
+pub mod admin;
+pub mod health;
+mod layers;
+mod pages;
+pub mod public;
+pub mod tables;
+mod trace;
+
+pub use trace::TraceContext;
