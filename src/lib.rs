@@ -32,3 +32,4 @@ pub mod worker;
 // The surfaces, and the one place that knows all parts.
 pub mod api;
 pub mod app;
+pub mod logging;

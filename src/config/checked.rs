@@ -71,7 +71,7 @@ pub struct Admin {
 pub struct Media {
     /// The one UDP port of all WebRTC media; 0 takes a free one.
     pub port: u16,
-    /// Addresses announced as ICE candidates; empty: those of the interfaces.
+    /// Addresses announced as ICE candidates; empty: the host's own.
     pub addresses: Vec<IpAddr>,
     /// Media threads; 0: one per core.
     pub workers: usize,
@@ -89,10 +89,8 @@ pub struct Media {
     pub keyframe_interval: Duration,
     /// How long a hole in a publisher's packets is waited for.
     pub reorder_wait: Duration,
-    /// Kernel receive buffer of each worker's socket, in bytes.
-    pub receive_buffer_bytes: usize,
-    /// Kernel send buffer of each worker's socket, in bytes.
-    pub send_buffer_bytes: usize,
+    /// Kernel receive and send buffer of each worker's socket, in bytes.
+    pub socket_buffer_bytes: usize,
 }
 
 /// `[hls]`
@@ -195,7 +193,7 @@ fn admin(mut s: Section<'_, '_>) -> Admin {
 fn media(mut s: Section<'_, '_>) -> Media {
     Media {
         port: s.read("port", "The one UDP port of all WebRTC media; 0 takes a free one.", "8443", number(0..=65_535)),
-        addresses: s.read("addresses", "Addresses announced to browsers; [] takes those of the interfaces.", "[]", list(0, ip_address)),
+        addresses: s.read("addresses", "Addresses announced to browsers; [] takes those of the default routes, or loopback without any.", "[]", list(0, ip_address)),
         workers: s.read("workers", "Media threads; 0 is one per core.", "0", number(0..=1024)),
         max_tables: s.read("max_tables", "Tables published at once; more are refused.", "200", number(1..=10_000)),
         max_viewers: s.read("max_viewers", "WebRTC viewers at once; more are refused.", "10_000", number(1..=1_000_000)),
@@ -204,8 +202,7 @@ fn media(mut s: Section<'_, '_>) -> Media {
         connect_timeout: s.read("connect_timeout", "ICE and DTLS must be done so long after the answer.", r#""15s""#, duration(ms(1000)..=ms(600_000))),
         keyframe_interval: s.read("keyframe_interval", "Shortest time between two keyframe requests to a publisher's layer.", r#""500ms""#, duration(ms(50)..=ms(60_000))),
         reorder_wait: s.read("reorder_wait", "How long a hole in a publisher's packets is waited for before it counts as lost.", r#""200ms""#, duration(ms(0)..=ms(5_000))),
-        receive_buffer_bytes: s.read("receive_buffer_bytes", "Kernel receive buffer of each media socket; the kernel's own limit (net.core.rmem_max) holds.", "4_194_304", number(65_536..=BUFFER_MAX)),
-        send_buffer_bytes: s.read("send_buffer_bytes", "Kernel send buffer of each media socket; the kernel's own limit (net.core.wmem_max) holds.", "4_194_304", number(65_536..=BUFFER_MAX)),
+        socket_buffer_bytes: s.read("socket_buffer_bytes", "Kernel receive and send buffer of each media socket; the kernel's own limits (net.core.rmem_max, wmem_max) hold.", "4_194_304", number(65_536..=BUFFER_MAX)),
     }
 }
 

@@ -76,8 +76,10 @@ impl std::error::Error for ConfigErrors {}
 pub(super) struct KeyDoc {
     pub(super) section: &'static str,
     pub(super) key: &'static str,
+    #[cfg_attr(not(test), expect(dead_code, reason = "only the sample file shows it"))]
     pub(super) doc: &'static str,
     /// The default as TOML.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only the sample file shows it"))]
     pub(super) default: &'static str,
 }
 

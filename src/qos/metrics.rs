@@ -15,7 +15,6 @@ use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder,
 };
 
-use super::audience::Transport;
 use super::names::{self, Family, Kind};
 
 /// Seconds; startup is aimed at under 1.5 s (WebRTC) and 2.5 s (LL-HLS).
@@ -25,21 +24,24 @@ const STARTUP_BUCKETS: &[f64] =
 /// Seconds; 120 ms is the bound that operators alert on.
 const RTT_BUCKETS: &[f64] = &[0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0, 2.0];
 
-/// Who a session belongs to; the value of the `kind` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionKind {
-    /// WHIP.
-    Publisher,
+/// How a viewer gets its media; the value of the `transport` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
     /// WHEP.
-    Viewer,
+    WebRtc,
+    /// Low-latency HLS.
+    LlHls,
 }
 
-impl SessionKind {
-    /// The value of the `kind` metric label.
+impl Transport {
+    /// Every transport.
+    pub const ALL: [Self; 2] = [Self::WebRtc, Self::LlHls];
+
+    /// The value of the `transport` metric label.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Publisher => "publisher",
-            Self::Viewer => "viewer",
+            Self::WebRtc => "webrtc",
+            Self::LlHls => "llhls",
         }
     }
 }
@@ -87,9 +89,9 @@ pub struct Metrics {
     sessions_ended: IntCounterVec,
     time_to_first_frame: HistogramVec,
     media_rtt: HistogramVec,
+    srtp_sessions: IntCounterVec,
     http_requests: IntCounterVec,
     tls_reloads: IntCounterVec,
-    srtp_sessions: IntCounterVec,
 }
 
 impl Metrics {
@@ -106,9 +108,9 @@ impl Metrics {
             sessions_ended: counter(&registry, &names::SESSIONS_ENDED),
             time_to_first_frame: histogram(&registry, &names::TIME_TO_FIRST_FRAME, STARTUP_BUCKETS),
             media_rtt: histogram(&registry, &names::MEDIA_RTT, RTT_BUCKETS),
+            srtp_sessions: counter(&registry, &names::SRTP_SESSIONS),
             http_requests: counter(&registry, &names::HTTP_REQUESTS),
             tls_reloads: counter(&registry, &names::TLS_RELOADS),
-            srtp_sessions: counter(&registry, &names::SRTP_SESSIONS),
             registry,
         };
         metrics.add_source(|scrape| {
@@ -123,17 +125,17 @@ impl Metrics {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(source));
     }
 
-    /// A session was answered.
-    pub fn session_started(&self, kind: SessionKind) {
-        self.sessions_started.with_label_values(&[kind.as_str()]).inc();
+    /// A session's media path stands. `kind` is `publisher` or `viewer`.
+    pub fn session_started(&self, kind: &'static str) {
+        self.sessions_started.with_label_values(&[kind]).inc();
     }
 
-    /// A session is over. `reason` is the `as_str` of a closed enum.
-    pub fn session_ended(&self, kind: SessionKind, reason: &'static str) {
-        self.sessions_ended.with_label_values(&[kind.as_str(), reason]).inc();
+    /// A session is over. Both labels are the `as_str` of closed enums.
+    pub fn session_ended(&self, kind: &'static str, reason: &'static str) {
+        self.sessions_ended.with_label_values(&[kind, reason]).inc();
     }
 
-    /// A session's handshake is done, with this SRTP profile.
+    /// A DTLS handshake ended with this SRTP profile.
     pub fn srtp_session(&self, profile: &'static str) {
         self.srtp_sessions.with_label_values(&[profile]).inc();
     }
@@ -287,21 +289,21 @@ mod tests {
             let live = live.clone();
             metrics.add_source(move |scrape| {
                 if live.load(std::sync::atomic::Ordering::Relaxed) {
-                    scrape.count(&names::EGRESS_PACKETS, &["demo"], share);
+                    scrape.count(&names::RESENDS, &["sent"], share);
                 }
             });
         }
-        let series = "railbird_egress_packets_total{table=\"demo\"} 5\n";
+        let series = "railbird_resends_total{result=\"sent\"} 5\n";
         assert!(metrics.render().contains(series), "{}", metrics.render());
         live.store(false, std::sync::atomic::Ordering::Relaxed);
-        assert!(!metrics.render().contains("railbird_egress_packets_total"));
+        assert!(!metrics.render().contains("railbird_resends_total"));
     }
 
     #[test]
     fn text_has_help_type_and_the_directly_counted() {
         let metrics = Metrics::new();
-        metrics.session_started(SessionKind::Viewer);
-        metrics.session_ended(SessionKind::Viewer, "closed");
+        metrics.session_started("viewer");
+        metrics.session_ended("viewer", "closed");
         metrics.first_frame(Transport::WebRtc, Duration::from_millis(180));
         metrics.media_rtt(Transport::WebRtc, Duration::from_millis(42));
         metrics.http_request("public", "/whep/{table}", 201);

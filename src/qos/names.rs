@@ -56,7 +56,7 @@ families! {
     READY Gauge "railbird_ready" [] "1 while the gateway takes new viewers.";
     TABLES Gauge "railbird_tables" [] "Tables that are live.";
     VIEWERS Gauge "railbird_viewers" ["table", "transport"] "Viewers now.";
-    SESSIONS_STARTED Counter "railbird_sessions_started_total" ["kind"] "Sessions answered with 201.";
+    SESSIONS_STARTED Counter "railbird_sessions_started_total" ["kind"] "Sessions whose media path was established.";
     SESSIONS_ENDED Counter "railbird_sessions_ended_total" ["kind", "reason"] "Sessions that are over, by why.";
     TIME_TO_FIRST_FRAME Histogram "railbird_time_to_first_frame_seconds" ["transport"] "From a viewer's first request to the first frame sent to it.";
 
@@ -68,27 +68,31 @@ families! {
     INGEST_BITRATE Gauge "railbird_ingest_bitrate_bps" ["table", "layer"] "Payload bits per second over the last two seconds.";
     INGEST_LOST Counter "railbird_ingest_lost_packets_total" ["table", "layer"] "Packets of the publisher that never came, not even resent.";
     INGEST_RECOVERED Counter "railbird_ingest_recovered_packets_total" ["table", "layer"] "Packets of the publisher that came after they had been asked for again.";
-    INGEST_NACKS Counter "railbird_ingest_nacks_total" ["table"] "Packets that the publisher was asked to resend.";
 
-    EGRESS_PACKETS Counter "railbird_egress_packets_total" ["table"] "RTP packets sent to WebRTC viewers, resends included.";
-    EGRESS_BYTES Counter "railbird_egress_bytes_total" ["table", "transport"] "Bytes sent to viewers: UDP payloads, or HTTP bodies.";
-    EGRESS_FRAMES_DROPPED Counter "railbird_egress_frames_dropped_total" ["table", "reason"] "Frames not sent to a viewer that should have got them.";
+    EGRESS_PACKETS Counter "railbird_egress_packets_total" ["table", "transport"] "RTP packets sent to viewers, without resends.";
+    EGRESS_BYTES Counter "railbird_egress_bytes_total" ["table", "transport"] "Media bytes sent to viewers: RTP payloads, or HTTP bodies.";
+    SEND_DROPPED Counter "railbird_send_dropped_total" [] "Datagrams that the kernel would not take.";
+    VIEWERS_OVERRUN Counter "railbird_viewers_overrun_total" ["table"] "Times that a viewer fell so far behind that it was moved to the live edge.";
     VIEWER_NACKS Counter "railbird_viewer_nacks_total" ["table"] "Packets that viewers asked for again.";
-    RESENDS Counter "railbird_resends_total" ["table"] "Packets sent again to viewers.";
-    KEYFRAME_REQUESTS Counter "railbird_keyframe_requests_total" ["table", "direction"] "Keyframe requests: asked by viewers, forwarded to the publisher.";
+    RESENDS Counter "railbird_resends_total" ["table", "result"] "Packets that viewers asked for again, by what came of it.";
+    KEYFRAME_REQUESTS Counter "railbird_keyframe_requests_total" ["table", "direction"] "Keyframe requests: asked by viewers, forwarded to publishers.";
     MEDIA_RTT Histogram "railbird_media_rtt_seconds" ["transport"] "Round-trip times from viewers' receiver reports.";
 
+    MEDIA_DATAGRAMS Counter "railbird_media_datagrams_received_total" [] "Datagrams received on the media port.";
+    MEDIA_BYTES Counter "railbird_media_bytes_received_total" [] "UDP payload bytes received on the media port.";
+    MEDIA_FORWARDED Counter "railbird_media_datagrams_forwarded_total" [] "Datagrams passed on to the worker that owns their peer.";
     SRTP_SESSIONS Counter "railbird_srtp_sessions_total" ["profile"] "Sessions whose DTLS handshake is done, by SRTP profile.";
     REJECTED_INPUT Counter "railbird_rejected_input_total" ["stage", "reason"] "Network input that was dropped.";
     WORKERS Gauge "railbird_workers" [] "Media threads that run.";
     WORKER_BUSY Counter "railbird_worker_busy_seconds_total" ["worker"] "Time a media thread spent working; its rate is its load, 1 is full.";
     MAILBOX_DROPPED Counter "railbird_mailbox_dropped_total" ["mailbox"] "Messages between threads that were dropped because a mailbox was full.";
-    GSO_ENABLED Gauge "railbird_gso_enabled" ["worker"] "1 while a media socket sends with UDP segmentation offload.";
 
-    HLS_PLAYLISTS Counter "railbird_hls_playlists_total" ["table"] "Playlist versions rendered.";
-    HLS_PARTS Counter "railbird_hls_parts_total" ["table"] "Parts made.";
-    HLS_BLOCKED_REQUESTS Gauge "railbird_hls_blocked_requests" [] "Requests that wait for a part or playlist to come.";
-    HLS_WINDOW_BYTES Gauge "railbird_hls_window_bytes" ["table"] "Memory that a table's window takes.";
+    HLS_REQUESTS Counter "railbird_hls_requests_total" ["resource"] "LL-HLS requests, by what was asked for.";
+    HLS_HELD Gauge "railbird_hls_held_requests" [] "Requests that wait for a part or playlist to come.";
+    HLS_HOLD_FAILED Counter "railbird_hls_hold_failures_total" ["reason"] "Requests that were not held to their end: held too long, or too many held.";
+    HLS_PARTS Counter "railbird_hls_parts_total" [] "Parts made.";
+    HLS_SEGMENTS Counter "railbird_hls_segments_total" [] "Segments completed.";
+    HLS_FRAMES_DROPPED Counter "railbird_hls_frames_dropped_total" ["reason"] "Frames that no part holds.";
 
     HTTP_REQUESTS Counter "railbird_http_requests_total" ["listener", "route", "status"] "HTTP requests answered, by route and class of status.";
     HTTP_CONNECTIONS Gauge "railbird_http_connections" ["listener"] "TCP connections open.";
