@@ -1,1 +1,4 @@
-//! Synthetic dealer and test viewers.
+//! Synthetic dealer and test viewers for any WHIP/WHEP server.
+
+pub mod dealer;
+pub mod time;
