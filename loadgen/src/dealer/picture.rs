@@ -9,9 +9,9 @@ use tiny_skia::Pixmap;
 use super::canvas::{Canvas, DESIGN_WIDTH, Fill, Ink, Rect};
 use super::frame::{Area, Frame};
 use super::layout::{self, GOLD, HISTORY, LAYOUT};
-use super::rounds::{CLOSE_MS, Colour, Moment, Phase, ROUND_MS, colour, table_seed};
+use super::rounds::{CLOSE_MS, Colour, Moment, Phase, RESULT_MS, colour, table_seed};
 use super::text::{Align, Style, Typeface};
-use super::wheel::{self, CENTRE, RIM, ROTOR, TRACK, Wheel};
+use super::wheel::{CENTRE, RIM, ROTOR, TRACK, Wheel};
 use super::{DealerError, strip};
 use crate::time::civil_date;
 
@@ -224,7 +224,13 @@ fn paint_background(canvas: &mut Canvas<'_>, table: &str) {
     layout::paint_layout(canvas);
     let note = Style::medium(20.0).align(Align::Right);
     canvas.text(note, Ink(0xa9bdb1, 0.9), "Synthetic dealer", 1244.0, 671.0);
-    canvas.text(note.align(Align::Left), Ink(0xa9bdb1, 0.9), "Single zero \u{b7} 35:1", 650.0, 671.0);
+    canvas.text(
+        note.align(Align::Left),
+        Ink(0xa9bdb1, 0.9),
+        "Single zero \u{b7} 35:1",
+        604.0,
+        671.0,
+    );
 }
 
 fn paint_bowl(canvas: &mut Canvas<'_>) {
@@ -244,17 +250,17 @@ fn paint_bowl(canvas: &mut Canvas<'_>) {
         let flat = step % 2 == 0;
         let (long, wide) = if flat { (9.0, 4.0) } else { (4.0, 9.0) };
         let middle = 230.0;
-        let points = [at(middle + long, 0.0), at(middle, wide), at(middle - long, 0.0), at(middle, -wide)];
+        let points =
+            [at(middle + long, 0.0), at(middle, wide), at(middle - long, 0.0), at(middle, -wide)];
         canvas.polygon(&points, Fill::Flat(Ink::solid(0xc9a24b)));
     }
     canvas.fill_circle(CENTRE, ROTOR + 2.0, Fill::Flat(Ink::solid(0x120c08)));
-    debug_assert!(wheel::ROTOR < wheel::TRACK);
 }
 
 fn paint_date(canvas: &mut Canvas<'_>, day: i64) {
     let (year, month, date) = civil_date(day);
     let text = format!("{year:04}-{month:02}-{date:02}");
-    canvas.text(Style::medium(24.0).align(Align::Right), MUTED, &text, 924.0, 44.0);
+    canvas.text(Style::medium(24.0).align(Align::Right), MUTED, &text, 884.0, 44.0);
 }
 
 fn ring_centre() -> (f32, f32) {
@@ -309,7 +315,7 @@ fn paint_ring(canvas: &mut Canvas<'_>, moment: Moment) {
     }
     let whole = match moment.phase() {
         Phase::Open => CLOSE_MS,
-        _ => super::rounds::RESULT_MS - CLOSE_MS,
+        _ => RESULT_MS - CLOSE_MS,
     };
     let share = (moment.phase_left_ms() / 100 * 100) as f32 / whole as f32;
     canvas.stroke_circle(centre, 62.0, Ink(0xffffff, 0.12), 11.0, None);
@@ -348,6 +354,7 @@ fn grouped(number: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dealer::rounds::ROUND_MS;
 
     const NOON: i64 = 1_700_049_600_000 / ROUND_MS * ROUND_MS;
 

@@ -237,7 +237,9 @@ mod tests {
             let (before, after) = (at(LAND_MS - 1).ball().unwrap(), at(LAND_MS).ball().unwrap());
             let gap = (before.angle - after.angle + TAU * 0.5).rem_euclid(TAU) - TAU * 0.5;
             assert!(gap.abs() < 0.01, "jump of {gap} rad");
-            assert!((after.angle - at(LAND_MS).rotor() - pocket_angle(at(0).result())).abs() < 1e-9);
+            assert!(
+                (after.angle - at(LAND_MS).rotor() - pocket_angle(at(0).result())).abs() < 1e-9
+            );
             assert!(before.depth > 0.98 && at(LAUNCH_MS).ball().unwrap().depth == 0.0);
         }
     }

@@ -141,7 +141,10 @@ mod tests {
         let luma = painted(1280, 720, 0);
         assert_eq!(height(720), 32);
         assert_eq!(luma[687 * 1280 + 40], 90);
-        assert_eq!((luma[688 * 1280], luma[688 * 1280 + 32], luma[719 * 1280 + 32]), (16, 235, 235));
+        assert_eq!(
+            (luma[688 * 1280], luma[688 * 1280 + 32], luma[719 * 1280 + 32]),
+            (16, 235, 235)
+        );
     }
 
     #[test]

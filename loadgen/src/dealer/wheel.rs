@@ -111,7 +111,8 @@ impl Wheel {
 
     fn paint_ball(&mut self, frame: &mut Frame, ball: Ball) {
         let s = self.scale;
-        let radius = f64::from(BALL_ON_TRACK - (BALL_ON_TRACK - BALL_IN_POCKET) * ball.depth as f32);
+        let radius =
+            f64::from(BALL_ON_TRACK - (BALL_ON_TRACK - BALL_IN_POCKET) * ball.depth as f32);
         let x = CENTRE.0 * s + (radius * ball.angle.sin()) as f32 * s;
         let y = CENTRE.1 * s - (radius * ball.angle.cos()) as f32 * s;
         let (size, reach) = (BALL * s, (BALL + 6.0) * s);
@@ -263,7 +264,7 @@ fn number_colour(number: u8) -> [f32; 3] {
 fn number_coverage(face: &Typeface, scale: f32, rows: usize) -> Vec<u8> {
     let mut coverage = vec![0u8; rows * COLUMNS];
     let middle = (NUMBERS + ROTOR - 3.0) / 2.0;
-    let style = Style::bold(25.0 * scale * ROWS_PER_PIXEL);
+    let style = Style::bold(20.5 * scale * ROWS_PER_PIXEL);
     let cap = face.cap_height(style);
     // Texture columns per text pixel along the middle of the ring.
     let stretch = COLUMNS as f32 / (TAU * middle * scale * ROWS_PER_PIXEL);
@@ -317,7 +318,8 @@ mod tests {
         let mut differences = 0u32;
         for step in 0..64 {
             let angle = step as f32 / 64.0 * TAU;
-            let (a, b) = (pixel_at(&still, 150.0, angle), pixel_at(&turned, 150.0, angle + TAU / 4.0));
+            let (a, b) =
+                (pixel_at(&still, 150.0, angle), pixel_at(&turned, 150.0, angle + TAU / 4.0));
             differences += u32::from(a.abs_diff(b) > 24);
         }
         assert!(differences < 8, "{differences} of 64 samples moved differently");
