@@ -9,7 +9,8 @@
 use std::time::{Duration, Instant};
 
 use super::Reject;
-use crate::rtp::{RtpHeader, parse_mid, parse_rid};
+use crate::rtp::RtpHeader;
+use crate::rtp::extensions::{parse_mid, parse_rid};
 use crate::webrtc::negotiated::ReceiveTrack;
 
 /// SSRCs known of one track at most: three layers with RTX, and restarts. Past

@@ -232,7 +232,7 @@ impl Layer {
         };
         self.finish_stream(now, clock, ready);
         let mut restarted = self.new_stream(incoming.ssrc, first, now);
-        // The SSRC is the same, and so are its RTP clock and the reports on it.
+        // The SSRC is the same, and so may be its RTP clock; a jump of it is stepped over.
         if let Some(stream) = self.stream.take() {
             restarted.capture = stream.capture;
         }
