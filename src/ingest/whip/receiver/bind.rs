@@ -106,9 +106,9 @@ impl Binder {
             let successor_speaks = self.entries.iter().any(|other| {
                 other.bound == bound
                     && !other.replaced
-                    && other.last_packet.is_some_and(|last| {
-                        now.saturating_duration_since(last) < TAKE_BACK
-                    })
+                    && other
+                        .last_packet
+                        .is_some_and(|last| now.saturating_duration_since(last) < TAKE_BACK)
             });
             if successor_speaks {
                 return Err(Reject::ReplacedSsrc);

@@ -147,8 +147,7 @@ impl CaptureTimeline {
     /// A sender report of this stream came.
     pub(super) fn sender_report(&mut self, timestamp: u32, sender: Utc, now: Instant) {
         let outranked = self.reference.as_ref().is_some_and(|reference| {
-            reference.absolute
-                && now.saturating_duration_since(reference.came) < ABSOLUTE_LIFETIME
+            reference.absolute && now.saturating_duration_since(reference.came) < ABSOLUTE_LIFETIME
         });
         if !outranked {
             self.refer(Reference { timestamp, sender, came: now, absolute: false });

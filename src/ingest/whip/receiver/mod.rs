@@ -133,11 +133,11 @@ pub struct LayerStats {
     pub bytes: u64,
     /// Packets that never came, or came too late.
     pub lost_for_good: u64,
-    /// Holes filled after they were asked for.
+    /// Holes filled by an answer to a NACK.
     pub recovered: u64,
     /// Packets that were there already.
     pub duplicates: u64,
-    /// Packets that came after a later one, without being asked for.
+    /// Packets that came after a later one by themselves.
     pub reordered: u64,
     /// Packets that came after their hole was given up.
     pub too_late: u64,
@@ -232,7 +232,8 @@ impl Receiver {
             .and_then(|id| header.extension(id))
             .and_then(AbsCaptureTime::parse)
             .map(|time| time.capture.offset_micros(time.clock_offset_micros.unwrap_or(0)));
-        let incoming = Incoming { ssrc: header.ssrc, sequence: header.sequence, slot, rtx, capture };
+        let incoming =
+            Incoming { ssrc: header.ssrc, sequence: header.sequence, slot, rtx, capture };
         if let Some(capture) = capture {
             self.sender_clock.observe(capture, self.clock.utc(now), now);
         }

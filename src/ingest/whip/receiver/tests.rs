@@ -61,8 +61,8 @@ fn five_percent_loss_is_repaired_by_rtx() {
         assert!(world.plis.is_empty());
         let rtt = stats.rtt.expect("measured");
         assert!((40..60).contains(&rtt.as_millis()), "{rtt:?}");
-        // Few are asked for in vain: about one request a loss, lost requests none here.
-        assert!(world.nacked.len() < stats.recovered as usize * 13 / 10, "{stats:?}");
+        // Few are asked for in vain, although the path reorders within a frame.
+        assert!(world.nacked.len() < stats.recovered as usize * 3 / 2, "{stats:?}");
     }
 }
 

@@ -91,12 +91,8 @@ pub struct Path {
     pub delay: Duration,
 }
 
-pub const CLEAN: Path = Path {
-    loss: 0.0,
-    duplicates: 0.0,
-    spread: Duration::ZERO,
-    delay: Duration::from_millis(20),
-};
+pub const CLEAN: Path =
+    Path { loss: 0.0, duplicates: 0.0, spread: Duration::ZERO, delay: Duration::from_millis(20) };
 
 /// One publisher, one receiver and the path between them.
 pub struct World {
