@@ -149,6 +149,19 @@ fn a_new_ssrc_or_a_jump_continues_the_layer_with_a_seam() {
 }
 
 #[test]
+fn a_replaced_ssrc_takes_its_layer_back_when_the_other_is_silent() {
+    let mut world = World::new(video(), CLEAN, 1);
+    assert_eq!(world.deliver(media(MEDIA, 0, &[])), Ok(()));
+    assert_eq!(world.deliver(media(8, 500, &[(1, b"0")])), Ok(()));
+    assert_eq!(world.deliver(media(MEDIA, 1, &[])), Err(Reject::ReplacedSsrc));
+    world.now += Duration::from_secs(3);
+    assert_eq!(world.deliver(media(MEDIA, 2, &[])), Ok(()));
+    assert_eq!(world.deliver(media(8, 501, &[])), Err(Reject::ReplacedSsrc));
+    let places: Vec<u64> = world.packets.iter().map(|(_, packet)| packet.seq).collect();
+    assert_eq!(places, [0, 2, 4], "a seam at each change");
+}
+
+#[test]
 fn one_stray_sequence_number_restarts_nothing() {
     let mut world = World::new(video(), CLEAN, 1);
     world.run(100, 5);
