@@ -1,1 +1,4 @@
-//! (to come)
+//! The ways out: how viewers get the media of the hub. The children never
+//! import each other.
+
+pub mod hls;
