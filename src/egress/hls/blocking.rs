@@ -79,9 +79,15 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Something can be listed.
+    /// There is a part.
     pub const fn has_media(&self) -> bool {
         self.open_msn > 0 || self.open_parts > 0
+    }
+
+    /// There is a complete segment. Before it, hls.js takes a playlist for empty
+    /// and gives up after two more tries.
+    pub const fn has_segment(&self) -> bool {
+        self.open_msn > 0
     }
 }
 
@@ -99,7 +105,7 @@ pub enum Decision {
 /// Decides on a request whose directives were parsed.
 pub fn decide(directives: Directives, at: Progress, part_target: Duration) -> Decision {
     let Some(msn) = directives.msn else {
-        return if at.has_media() || at.ended { Decision::Answer } else { Decision::Wait };
+        return if at.has_segment() || at.ended { Decision::Answer } else { Decision::Wait };
     };
     if at.ended {
         return Decision::Answer;
@@ -212,6 +218,8 @@ mod tests {
     fn a_stream_without_media_waits() {
         let fresh = Progress::default();
         assert_eq!(ask("", fresh), Decision::Wait);
+        assert_eq!(ask("", Progress { open_parts: 1, ..fresh }), Decision::Wait);
+        assert_eq!(ask("", Progress { open_msn: 1, ..fresh }), Decision::Answer);
         assert_eq!(ask("_HLS_msn=0&_HLS_part=0", fresh), Decision::Wait);
         assert_eq!(ask("_HLS_msn=2", fresh), Decision::Refuse);
     }

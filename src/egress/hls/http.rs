@@ -71,9 +71,7 @@ async fn multivariant(
     let live = find(&hls, &table)?;
     let mut published = live.multivariant.subscribe();
     let deadline = Instant::now() + hls.settings.start_wait;
-    let rendered = wait(&hls, &mut published, deadline, not_ready, |rendered| {
-        Ok(rendered.clone())
-    });
+    let rendered = wait(&hls, &mut published, deadline, not_ready, |rendered| Ok(rendered.clone()));
     Ok(playlist_response(&hls.stats, &rendered.await?, &headers))
 }
 
@@ -148,10 +146,9 @@ async fn media_playlist(
     count(&hls.stats.playlist_requests, 1);
     let directives = Directives::parse(query).map_err(bad_directives)?;
     let mut published = rendition.published.subscribe();
-    let has_media = published.borrow().view.progress().has_media();
-    let patience =
-        if has_media { live.targets.durations(3) } else { hls.settings.start_wait };
-    let too_late = if has_media { held_too_long } else { not_ready };
+    let begun = published.borrow().view.progress().has_segment();
+    let patience = if begun { live.targets.durations(3) } else { hls.settings.start_wait };
+    let too_late = if begun { held_too_long } else { not_ready };
     let deadline = Instant::now() + patience;
     let waiting = Waiting::new(&rendition.waiting);
     let version = wait(hls, &mut published, deadline, too_late, |version: &Arc<Published>| {
@@ -322,14 +319,16 @@ fn playlist_response(stats: &HlsStats, rendered: &Rendered, asked: &HeaderMap) -
 /// RFC 9110 §12.5.3; `gzip;q=0` is a refusal.
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter();
-    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|coding| {
-        let mut pieces = coding.split(';').map(str::trim);
-        let named = pieces.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
-        let refused = pieces
-            .filter_map(|piece| piece.strip_prefix("q="))
-            .any(|weight| weight.parse::<f32>().is_ok_and(|weight| weight <= 0.0));
-        named && !refused
-    })
+    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
+        |coding| {
+            let mut pieces = coding.split(';').map(str::trim);
+            let named = pieces.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+            let refused = pieces
+                .filter_map(|piece| piece.strip_prefix("q="))
+                .any(|weight| weight.parse::<f32>().is_ok_and(|weight| weight <= 0.0));
+            named && !refused
+        },
+    )
 }
 
 fn media_response(stats: &HlsStats, pieces: Vec<Bytes>, asked: &HeaderMap) -> Response<Body> {

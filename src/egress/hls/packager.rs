@@ -382,8 +382,7 @@ fn segmenter_settings(settings: &HlsSettings) -> SegmenterSettings {
 }
 
 fn limits(settings: &HlsSettings, targets: Targets, timescale: NonZeroU32) -> StoreLimits {
-    let ticks =
-        |d: Duration| (d.as_micros() * u128::from(timescale.get()) / 1_000_000) as u64;
+    let ticks = |d: Duration| (d.as_micros() * u128::from(timescale.get()) / 1_000_000) as u64;
     StoreLimits {
         window: ticks(settings.window),
         // A segment stays for its own length and the playlist's after it was unlisted.

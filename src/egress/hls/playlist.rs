@@ -69,13 +69,7 @@ pub struct Report {
 
 /// A media playlist of `view`. `token` opens the names of all its resources.
 /// With `skip` it is a delta update, when there is enough to skip.
-pub fn media(
-    view: &View,
-    token: &str,
-    targets: Targets,
-    reports: &[Report],
-    skip: bool,
-) -> String {
+pub fn media(view: &View, token: &str, targets: Targets, reports: &[Report], skip: bool) -> String {
     let listed = view.listed();
     let skipped = if skip { skippable(view, targets) } else { 0 };
     let mut out = String::with_capacity(4096);

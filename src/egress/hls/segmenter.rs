@@ -131,6 +131,8 @@ struct Track {
     drifting: u32,
     /// The segment in progress did not begin with a random access point.
     realign: bool,
+    /// The very first segment is complete.
+    began: bool,
 }
 
 /// Cuts a stream. Call [`Self::poll`] until `None` after each call.
@@ -271,7 +273,8 @@ impl Segmenter {
         };
         let time = i128::from(media) + i128::from(frame.dts) - i128::from(rtp);
         let step = time - i128::from(newest);
-        let hole = track.ticks((if track.is_audio() { MAX_SILENCE } else { part_target }).as_micros() as u64);
+        let hole = track
+            .ticks((if track.is_audio() { MAX_SILENCE } else { part_target }).as_micros() as u64);
         let back = i128::from(track.timescale.get());
         let micros = u64::try_from(time).map_or(0, |time| track.micros(time));
         let drift = frame.capture.micros_since(epoch).saturating_sub(micros as i64);
@@ -365,6 +368,7 @@ impl Segmenter {
                 Cut::Part(part) => Event::Part(index, part),
                 Cut::SegmentEnded => {
                     track.realign = true;
+                    track.began = true;
                     Event::SegmentEnded(index)
                 }
             };
@@ -377,8 +381,7 @@ impl Segmenter {
         if track.is_audio() {
             return;
         }
-        let due = self.settings.segment_target.saturating_sub(self.settings.lead());
-        let due = track.ticks(due.as_micros() as u64);
+        let due = track.ticks(self.settings.due(track.began).as_micros() as u64);
         if track.cutter.elapsed(time).is_some_and(|elapsed| elapsed >= due) {
             self.ask(index, now);
         }
@@ -397,10 +400,13 @@ impl Segmenter {
 }
 
 impl SegmenterSettings {
-    /// How long before a boundary the keyframe is asked for: a round trip to the
-    /// source and a frame or two in its encoder.
-    fn lead(&self) -> Duration {
-        Duration::from_millis(250).min(self.segment_target / 4)
+    /// When in a segment a keyframe is asked for, and from when on it ends the
+    /// segment: a round trip to the source and a frame or two in its encoder
+    /// before the target. The very first segment aims at a single part, because
+    /// hls.js plays nothing before it sees a complete segment.
+    fn due(&self, began: bool) -> Duration {
+        let target = if began { self.segment_target } else { self.part_target };
+        target - Duration::from_millis(250).min(target / 4)
     }
 }
 
@@ -425,6 +431,7 @@ impl Track {
             boundaries: VecDeque::new(),
             drifting: 0,
             realign: false,
+            began: false,
         })
     }
 
@@ -447,8 +454,11 @@ impl Track {
         };
         // A keyframe may be early, because it was asked for ahead of the boundary;
         // sound has a random access point everywhere and need not be.
-        let early = if self.is_audio() { Duration::ZERO } else { settings.lead() };
-        let due = settings.segment_target.saturating_sub(early);
+        let due = match (self.is_audio(), self.began) {
+            (true, true) => settings.segment_target,
+            (true, false) => settings.part_target,
+            (false, began) => settings.due(began),
+        };
         let due = self.ticks(due.as_micros() as u64);
         elapsed >= due || (self.realign && !self.is_audio() && elapsed > 0)
     }

@@ -11,7 +11,6 @@ use crate::egress::hls::sample::Sampler;
 #[derive(Debug)]
 struct Packet {
     dts: i64,
-    duration: i64,
     key: bool,
 }
 
@@ -25,41 +24,52 @@ fn file(rig: &Rig, index: usize) -> Vec<u8> {
     bytes
 }
 
-fn ffprobe(bytes: &[u8], show: &[&str]) -> String {
+fn ffprobe(bytes: &[u8], show: &[&str]) -> serde_json::Value {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
     let output = Command::new("ffprobe")
-        .args(["-v", "error", "-of", "csv=p=0"])
+        .args(["-v", "error", "-of", "json"])
         .args(show)
         .arg(file.path())
         .output()
         .expect("ffprobe is installed");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "", "ffprobe complains");
-    String::from_utf8(output.stdout).unwrap()
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// What the container says, without ffprobe's own guesses from the bitstream.
 fn packets(bytes: &[u8]) -> Vec<Packet> {
-    let text = ffprobe(bytes, &["-show_entries", "packet=dts,duration,flags"]);
-    let packet = |line: &str| {
-        let fields: Vec<&str> = line.split(',').collect();
-        Packet {
-            dts: fields[0].parse().unwrap(),
-            duration: fields[1].parse().unwrap(),
-            key: fields[2].starts_with('K'),
-        }
+    let show = ["-fflags", "noparse", "-show_entries", "packet=dts,flags"];
+    let json = ffprobe(bytes, &show);
+    let packet = |packet: &serde_json::Value| Packet {
+        dts: packet["dts"].as_i64().unwrap(),
+        key: packet["flags"].as_str().unwrap().starts_with('K'),
     };
-    text.lines().map(packet).collect()
+    json["packets"].as_array().unwrap().iter().map(packet).collect()
 }
 
-/// Decodes every frame; returns how many came out.
-fn decoded(bytes: &[u8]) -> usize {
-    let show = ["-count_frames", "-show_entries", "stream=nb_read_frames"];
-    ffprobe(bytes, &show).trim().trim_end_matches(',').parse().unwrap()
+/// The only stream of the file.
+fn stream(bytes: &[u8]) -> serde_json::Value {
+    ffprobe(bytes, &["-count_frames", "-show_streams"])["streams"][0].take()
 }
 
-fn assert_continuous(packets: &[Packet]) {
-    for pair in packets.windows(2) {
-        assert_eq!(pair[0].dts + pair[0].duration, pair[1].dts);
+/// Each part begins, by its `tfdt`, where the durations in the `trun` of the
+/// part before it end; and the playlist's durations are the same.
+fn assert_continuous(rig: &Rig, index: usize) {
+    let word = |data: &[u8], at: usize| {
+        u64::from(u32::from_be_bytes(data[at..at + 4].try_into().unwrap()))
+    };
+    let mut time = 0;
+    for part in rig.view(index).listed().iter().flat_map(|segment| &segment.parts) {
+        let data = &part.media.data;
+        let find = |name: &[u8]| data.windows(4).position(|w| w == name).unwrap();
+        let (tfdt, trun) = (find(b"tfdt"), find(b"trun"));
+        assert_eq!(word(data, tfdt + 8) << 32 | word(data, tfdt + 12), time);
+        // Duration, size and flags of each sample.
+        let durations = (0..word(data, trun + 8) as usize).map(|n| word(data, trun + 16 + 12 * n));
+        let sum: u64 = durations.sum();
+        assert_eq!(sum, part.media.duration);
+        time += sum;
     }
 }
 
@@ -73,30 +83,36 @@ fn h264_and_opus_are_continuous_for_an_independent_reader() {
     let (video, audio) = (file(&rig, 0), file(&rig, 1));
     let (pictures, sounds) = (packets(&video), packets(&audio));
     assert_eq!((pictures.len(), sounds.len()), (300, 500));
-    assert_continuous(&pictures);
-    assert_continuous(&sounds);
-    assert_eq!(pictures[0].dts, 0);
+    assert!((0..).zip(&pictures).all(|(n, packet)| packet.dts == n * 3000));
+    assert!((0..).zip(&sounds).all(|(n, packet)| packet.dts == n * 960));
+    assert_continuous(&rig, 0);
+    assert_continuous(&rig, 1);
     assert!(pictures.iter().enumerate().all(|(n, packet)| packet.key == (n % 60 == 0)));
-    assert_eq!(decoded(&video), 300);
-    let shape = ffprobe(&video, &["-show_entries", "stream=codec_name,width,height"]);
-    assert_eq!(shape.trim(), "h264,320,180");
-    let sound = ffprobe(&audio, &["-show_entries", "stream=codec_name,sample_rate,channels"]);
-    assert_eq!(sound.trim(), "opus,48000,2");
+    let (picture, sound) = (stream(&video), stream(&audio));
+    assert_eq!(picture["nb_read_frames"], "300");
+    assert_eq!(picture["codec_name"], "h264");
+    assert_eq!((&picture["width"], &picture["height"]), (&320.into(), &180.into()));
+    assert_eq!(sound["codec_name"], "opus");
+    assert_eq!((&sound["sample_rate"], &sound["channels"]), (&"48000".into(), &2.into()));
 }
 
 #[test]
 fn jitter_of_timestamps_leaves_neither_gap_nor_overlap() {
     let mut rig = Rig::new(&[video_source(Codec::H264)]);
+    let jitter = |n: u64| n * 7919 % 1800;
     for n in 0..240 {
         let mut frame = Feed::new().video(n);
-        frame.dts += n * 7919 % 1800;
+        frame.dts += jitter(n);
         frame.pts = frame.dts;
         rig.push(VIDEO, &frame);
     }
     rig.finish();
     let packets = packets(&file(&rig, 0));
     assert_eq!(packets.len(), 240);
-    assert_continuous(&packets);
+    for (n, packet) in (0..).zip(&packets) {
+        assert_eq!(packet.dts as u64, n * 3000 + jitter(n));
+    }
+    assert_continuous(&rig, 0);
 }
 
 #[test]
@@ -132,9 +148,10 @@ fn other_codecs_decode_too() {
         rig.finish();
         let bytes = file(&rig, 0);
         assert_eq!(packets(&bytes).len(), 10, "{codec}");
-        assert_eq!(decoded(&bytes), 10, "{codec}");
-        let shape = ffprobe(&bytes, &["-show_entries", "stream=codec_name,width,height"]);
-        assert_eq!(shape.trim(), format!("{name},320,180"));
+        let stream = stream(&bytes);
+        assert_eq!(stream["nb_read_frames"], "10", "{codec}");
+        assert_eq!(stream["codec_name"], name);
+        assert_eq!((&stream["width"], &stream["height"]), (&320.into(), &180.into()));
         let codecs = rig.view(0).newest_init().unwrap().config.codecs.clone();
         assert!(codecs.starts_with(prefix), "{codecs}");
     }

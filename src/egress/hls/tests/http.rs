@@ -17,6 +17,7 @@ use crate::egress::hls::packager::{FrameQueue, Source};
 use crate::egress::hls::segmenter::RenditionSource;
 use crate::egress::hls::{Hls, HlsSettings, router};
 use crate::hub::{FrameSink, Registry};
+use crate::media::LayerId;
 use crate::time::Clock;
 
 pub struct Server {
@@ -62,12 +63,21 @@ impl Server {
 
     /// A table without a stream behind it, fed by hand.
     pub fn table(&self, name: &str, renditions: Vec<RenditionSource>) -> FrameQueue {
+        self.table_with(name, renditions, Box::new(|_| {}))
+    }
+
+    pub fn table_with(
+        &self,
+        name: &str,
+        renditions: Vec<RenditionSource>,
+        request_keyframe: Box<dyn Fn(LayerId) + Send>,
+    ) -> FrameQueue {
         let source = Source {
             stream: None,
             table: name.parse().unwrap(),
             token: "t".to_owned(),
             renditions,
-            request_keyframe: Box::new(|_| {}),
+            request_keyframe,
         };
         let (mut packager, _) = self.hls.start(source).unwrap();
         let sink = packager.sink();
@@ -147,17 +157,18 @@ async fn a_table_that_is_not_live_is_404_with_retry_after() {
 }
 
 #[tokio::test]
-async fn the_first_playlists_wait_for_the_first_part() {
+async fn the_first_playlists_wait_for_the_first_segment() {
     let server = Server::new(HlsSettings::default()).await;
     let mut sink = server.demo();
     let multivariant = server.held("index.m3u8").await;
     let media = server.held("video0-0/index.m3u8").await;
     server.feed(&mut sink, 0, 600);
+    assert!(!media.is_finished());
     let text = multivariant.await.unwrap().text().await.unwrap();
     assert!(text.contains("video0-0/index.m3u8"), "{text}");
+    server.feed(&mut sink, 600, 2_100);
     let playlist = Playlist::parse(&media.await.unwrap().text().await.unwrap());
-    assert_eq!(playlist.segments.len(), 1);
-    assert_eq!(playlist.segments[0].parts.len(), 1);
+    assert_eq!(playlist.complete().count(), 1);
 }
 
 #[tokio::test]
@@ -191,8 +202,7 @@ async fn h2_a_blocked_playlist_is_released_by_its_part() {
     let (server, mut sink) = running().await;
     let now = server.playlist("video0-0/index.m3u8").await;
     let open = now.segments.last().unwrap();
-    let path =
-        format!("video0-0/index.m3u8?_HLS_msn={}&_HLS_part={}", open.msn, open.parts.len());
+    let path = format!("video0-0/index.m3u8?_HLS_msn={}&_HLS_part={}", open.msn, open.parts.len());
     let held = server.held(&path).await;
     assert!(!held.is_finished());
     server.feed(&mut sink, 5_010, 5_600);
@@ -232,9 +242,9 @@ async fn h7_a_request_held_too_long_is_503() {
     let segment_target = Duration::from_secs(1);
     let server = Server::new(HlsSettings { segment_target, ..HlsSettings::default() }).await;
     let mut sink = server.demo();
-    server.feed(&mut sink, 0, 600);
+    server.feed(&mut sink, 0, 2_100);
     assert_eq!(server.get("video0-0/index.m3u8").await.status(), 200);
-    let response = server.get("video0-0/index.m3u8?_HLS_msn=0").await;
+    let response = server.get("video0-0/index.m3u8?_HLS_msn=2").await;
     problem(response, 503, "held-too-long").await;
     assert_eq!(server.hls.stats().held_requests.load(Ordering::Relaxed), 0);
 }
@@ -302,13 +312,13 @@ async fn h10_the_hinted_part_is_held_and_then_whole() {
 async fn h10_the_hinted_part_of_a_stream_that_ends_is_404() {
     let server = Server::new(HlsSettings::default()).await;
     let mut sink = server.table("demo", vec![video_source(Codec::H264)]);
-    server.feed(&mut sink, 0, 600);
+    server.feed(&mut sink, 0, 2_100);
     let hint = server.playlist("video0-0/index.m3u8").await.hints[0].clone();
     // Whatever is held back becomes the hinted part; the one after it never comes.
     let held = server.held(&format!("video0-0/{hint}")).await;
     sink.ended();
     assert_eq!(held.await.unwrap().status(), 200);
-    problem(server.get("video0-0/t-p2.m4s").await, 404, "no-such-media").await;
+    problem(server.get("video0-0/t-p9.m4s").await, 404, "no-such-media").await;
 }
 
 #[tokio::test]
@@ -425,7 +435,7 @@ async fn a_new_publication_takes_the_place_of_the_old_one() {
     let (server, _sink) = running().await;
     let old = server.held("video0-0/index.m3u8?_HLS_msn=2").await;
     let mut sink = server.demo();
-    server.feed(&mut sink, 0, 600);
+    server.feed(&mut sink, 0, 2_100);
     assert_eq!(server.playlist("video0-0/index.m3u8").await.msn, 0);
     drop(_sink);
     assert!(Playlist::parse(&old.await.unwrap().text().await.unwrap()).ended);

@@ -61,12 +61,16 @@ impl Playlist {
                 "#EXT-X-DISCONTINUITY-SEQUENCE" => {
                     out.discontinuity_sequence = value.parse().unwrap();
                 }
-                "#EXT-X-SKIP" => out.skipped = number(&attributes(value), "SKIPPED-SEGMENTS") as u64,
+                "#EXT-X-SKIP" => {
+                    out.skipped = number(&attributes(value), "SKIPPED-SEGMENTS") as u64
+                }
                 "#EXT-X-DISCONTINUITY" if fresh => segment.discontinuity = true,
                 "#EXT-X-MAP" if fresh => segment.map = Some(text_of(&attributes(value), "URI")),
                 "#EXT-X-PROGRAM-DATE-TIME" if fresh => segment.date = Some(value.to_owned()),
                 "#EXT-X-PART" => segment.parts.push(part(value)),
-                "#EXTINF" => segment.duration = Some(value.strip_suffix(',').unwrap().parse().unwrap()),
+                "#EXTINF" => {
+                    segment.duration = Some(value.strip_suffix(',').unwrap().parse().unwrap())
+                }
                 "#EXT-X-ENDLIST" => out.ended = true,
                 "#EXT-X-PRELOAD-HINT" => {
                     let hint = attributes(value);
@@ -117,7 +121,11 @@ impl Playlist {
 fn part(value: &str) -> Part {
     let attributes = attributes(value);
     let independent = attributes.get("INDEPENDENT").inspect(|v| assert_eq!(*v, "YES")).is_some();
-    Part { duration: number(&attributes, "DURATION"), uri: text_of(&attributes, "URI"), independent }
+    Part {
+        duration: number(&attributes, "DURATION"),
+        uri: text_of(&attributes, "URI"),
+        independent,
+    }
 }
 
 /// An attribute list (rfc8216bis §4.2); no value of ours has a comma in quotes.
