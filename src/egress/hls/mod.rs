@@ -166,6 +166,11 @@ impl Hls {
         &self.stats
     }
 
+    #[cfg(test)]
+    fn tables(&self) -> usize {
+        self.lock().len()
+    }
+
     fn live(&self, table: &TableName) -> Option<Arc<Live>> {
         self.lock().get(table).cloned()
     }
@@ -180,6 +185,9 @@ impl Hls {
 
     /// Starts packaging a stream, once.
     fn adopt(self: &Arc<Self>, stream: &Arc<Stream>) {
+        if self.live(&stream.table).is_some_and(|live| live.stream == Some(stream.id)) {
+            return;
+        }
         let token = format!("{:016x}", rand::random::<u64>());
         let asker = stream.clone();
         let source = Source {
@@ -190,9 +198,6 @@ impl Hls {
             // A full queue is asked again by the segmenter.
             request_keyframe: Box::new(move |layer| _ = asker.request_keyframe(layer)),
         };
-        if self.live(&stream.table).is_some_and(|live| live.stream == Some(stream.id)) {
-            return;
-        }
         let Some((packager, _)) = self.start(source) else {
             tracing::info!(table = %stream.table, "no track that HLS can carry");
             return;

@@ -29,10 +29,14 @@ use crate::media::{Frame, LayerId};
 use crate::time::Utc;
 
 /// A capture time this far from the timeline is a jump…
-const MAX_DRIFT_MICROS: i64 = 1_000_000;
+const MAX_DRIFT_MICROS: u64 = 1_000_000;
 
 /// …when it stays there for so many frames.
 const DRIFTING_FRAMES: u32 = 30;
+
+/// A rendition whose first capture time is this far from the leading one's newest
+/// has a clock of its own: it is anchored by arrival instead.
+const MAX_SKEW_MICROS: u64 = 10_000_000;
 
 /// A hole in the sound up to this long is filled with silence.
 const MAX_SILENCE: Duration = Duration::from_secs(10);
@@ -114,6 +118,17 @@ struct Boundary {
     discontinuity: bool,
 }
 
+/// Ties a rendition's RTP ticks to the media timeline.
+#[derive(Clone, Copy)]
+struct Anchor {
+    /// Decode time of the first frame, in RTP ticks…
+    rtp: u64,
+    /// …the media time that it stands for, in the same ticks…
+    media: u64,
+    /// …and when it was captured.
+    capture: Utc,
+}
+
 struct Track {
     source: RenditionSource,
     timescale: NonZeroU32,
@@ -122,8 +137,7 @@ struct Track {
     init: Option<Arc<Init>>,
     /// The next segment to begin is marked so.
     discontinuity: bool,
-    /// RTP ticks and the media time that they stand for.
-    anchor: Option<(u64, u64)>,
+    anchor: Option<Anchor>,
     /// No frame is taken before a random access point.
     waiting: bool,
     asked: Option<Instant>,
@@ -250,35 +264,38 @@ impl Segmenter {
             self.epoch = Some(frame.capture.offset_micros(-(self.resume as i64)));
         }
         let epoch = self.epoch?;
-        let track = &mut self.tracks[index];
-        if let Some((rtp, media)) = track.anchor {
+        if let Some(Anchor { rtp, media, .. }) = self.tracks[index].anchor {
             return Some(media + frame.dts.checked_sub(rtp)?);
         }
-        let micros = u64::try_from(frame.capture.micros_since(epoch)).ok()?;
+        let leader = &self.tracks[self.leader];
+        let now = leader.cutter.newest().map(|newest| leader.micros(newest) as i64);
+        let captured = frame.capture.micros_since(epoch);
+        let skewed = |now: &i64| captured.abs_diff(*now) > MAX_SKEW_MICROS;
+        let micros = u64::try_from(now.filter(skewed).unwrap_or(captured)).ok()?;
         if micros < self.resume {
             return None;
         }
+        let track = &mut self.tracks[index];
         let media = track.ticks(micros);
-        track.anchor = Some((frame.dts, media));
+        track.anchor = Some(Anchor { rtp: frame.dts, media, capture: frame.capture });
         Some(media)
     }
 
     /// Whether the timeline of the rendition breaks before this frame.
     fn is_jump(&mut self, index: usize, frame: &Frame) -> bool {
         let part_target = self.settings.part_target;
-        let Some(epoch) = self.epoch else { return false };
         let track = &mut self.tracks[index];
-        let (Some((rtp, media)), Some(newest)) = (track.anchor, track.cutter.newest()) else {
+        let (Some(anchor), Some(newest)) = (track.anchor, track.cutter.newest()) else {
             return false;
         };
-        let time = i128::from(media) + i128::from(frame.dts) - i128::from(rtp);
-        let step = time - i128::from(newest);
-        let hole = track
-            .ticks((if track.is_audio() { MAX_SILENCE } else { part_target }).as_micros() as u64);
+        let elapsed = i128::from(frame.dts) - i128::from(anchor.rtp);
+        let step = i128::from(anchor.media) + elapsed - i128::from(newest);
+        let longest = if track.is_audio() { MAX_SILENCE } else { part_target };
+        let hole = track.ticks(longest.as_micros() as u64);
         let back = i128::from(track.timescale.get());
-        let micros = u64::try_from(time).map_or(0, |time| track.micros(time));
-        let drift = frame.capture.micros_since(epoch).saturating_sub(micros as i64);
-        let drifts = drift.abs() > MAX_DRIFT_MICROS;
+        let elapsed = u64::try_from(elapsed).map_or(0, |elapsed| track.micros(elapsed));
+        let drift = frame.capture.micros_since(anchor.capture).saturating_sub(elapsed as i64);
+        let drifts = drift.unsigned_abs() > MAX_DRIFT_MICROS;
         track.drifting = if drifts { track.drifting + 1 } else { 0 };
         step > i128::from(hole) || step < -back || track.drifting > DRIFTING_FRAMES
     }

@@ -22,6 +22,7 @@ use crate::time::Clock;
 
 pub struct Server {
     pub hls: Arc<Hls>,
+    pub registry: Arc<Registry>,
     pub base: String,
     pub feed: Feed,
     client: Client,
@@ -41,7 +42,8 @@ impl Server {
 
     pub async fn at(settings: HlsSettings, port: u16) -> Self {
         let feed = Feed::new();
-        let hls = Hls::new(settings, Registry::new(4), Clock::fixed(feed.base, START));
+        let registry = Registry::new(4);
+        let hls = Hls::new(settings, registry.clone(), Clock::fixed(feed.base, START));
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let app = router(hls.clone());
@@ -58,7 +60,7 @@ impl Server {
                 });
             }
         });
-        Self { hls, base, feed, client: Client::new(), accept }
+        Self { hls, registry, base, feed, client: Client::new(), accept }
     }
 
     /// A table without a stream behind it, fed by hand.
@@ -100,18 +102,18 @@ impl Server {
         self.client.get(format!("{}/hls/demo/{path}", self.base))
     }
 
-    async fn get(&self, path: &str) -> Response {
+    pub async fn get(&self, path: &str) -> Response {
         self.request(path).send().await.unwrap()
     }
 
-    async fn playlist(&self, path: &str) -> Playlist {
+    pub async fn playlist(&self, path: &str) -> Playlist {
         let response = self.get(path).await;
         assert_eq!(response.status(), 200, "{path}");
         Playlist::parse(&response.text().await.unwrap())
     }
 
     /// Sends a request and returns once the server holds it.
-    async fn held(&self, path: &str) -> JoinHandle<Response> {
+    pub async fn held(&self, path: &str) -> JoinHandle<Response> {
         let held = || self.hls.stats().held_requests.load(Ordering::Relaxed);
         let before = held();
         let request = self.request(path);

@@ -1,10 +1,11 @@
-//! LL-HLS against `docs/ll-hls` checklist lines: a test's name opens with the
-//! line that it proves.
+//! LL-HLS against the checklist of what players need: a test's name opens with
+//! the number of the line that it proves (P: playlists, H: HTTP).
 
 mod browser;
 mod fixture;
 mod formats;
 mod http;
+mod hub;
 mod parser;
 mod rig;
 mod timeline;

@@ -306,8 +306,8 @@ fn h17_every_version_names_only_what_exists() {
     for (layer, frame) in Feed::new().between(0, 70_000) {
         let before = [rig.playlists[0].len(), rig.playlists[1].len()];
         rig.push(layer, &frame);
-        for index in 0..2 {
-            if rig.playlists[index].len() == before[index] {
+        for (index, versions) in before.into_iter().enumerate() {
+            if rig.playlists[index].len() == versions {
                 continue;
             }
             let view = rig.view(index);
@@ -392,6 +392,40 @@ fn a_hole_in_the_sound_is_silence() {
     assert!(newest.segments.iter().all(|segment| !segment.discontinuity));
     let listed: f64 = newest.complete().filter_map(|segment| segment.duration).sum();
     assert!((5.9..=6.1).contains(&listed), "{listed}");
+}
+
+#[test]
+fn capture_clocks_that_do_not_agree_are_anchored_by_arrival() {
+    let mut rig = Rig::new(&[video_source(Codec::H264), audio_source()]);
+    for (layer, frame) in Feed::new().between(0, 8_000) {
+        let mut frame = (*frame).clone();
+        if layer == AUDIO {
+            frame.capture = frame.capture.offset_micros(i64::MAX / 2);
+        }
+        rig.push(layer, &frame);
+    }
+    let [video, audio] = [0, 1].map(|index| rig.newest(index));
+    assert!(audio.segments.iter().all(|segment| !segment.discontinuity));
+    assert_eq!(audio.segments[0].date, video.segments[0].date);
+    assert_eq!(audio.complete().count(), video.complete().count());
+}
+
+#[test]
+fn a_capture_clock_that_is_set_anchors_anew_once() {
+    let mut rig = Rig::new(&[video_source(Codec::H264), audio_source()]);
+    for (layer, frame) in Feed::new().between(0, 12_000) {
+        let mut frame = (*frame).clone();
+        if frame.capture.micros_since(START) > 4_000_000 {
+            frame.capture = frame.capture.offset_micros(-3_600_000_000);
+        }
+        rig.push(layer, &frame);
+    }
+    for index in 0..2 {
+        let newest = rig.newest(index);
+        let breaks: Vec<_> = newest.segments.iter().filter(|s| s.discontinuity).collect();
+        assert_eq!(breaks.len(), 1);
+        assert!(breaks[0].date.as_deref().unwrap().starts_with("2023-11-14T21:13:"));
+    }
 }
 
 #[test]
