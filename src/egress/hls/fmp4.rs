@@ -123,8 +123,8 @@ fn track(kind: MediaKind, timescale: NonZeroU32, config: &TrackConfig) -> TrakBo
             alternate_group: TkhdBox::DEFAULT_ALTERNATE_GROUP,
             volume,
             matrix: TkhdBox::DEFAULT_MATRIX,
-            width: FixedPointNumber::new(config.width as i16, 0),
-            height: FixedPointNumber::new(config.height as i16, 0),
+            width: side(config.width),
+            height: side(config.height),
         },
         edts_box: None,
         mdia_box: MdiaBox {
@@ -149,6 +149,11 @@ fn track(kind: MediaKind, timescale: NonZeroU32, config: &TrackConfig) -> TrakBo
         },
         unknown_boxes: Vec::new(),
     }
+}
+
+/// A side of the picture as 16.16 fixed point, whose type here is signed.
+fn side(pixels: u16) -> FixedPointNumber<i16, u16> {
+    FixedPointNumber::new(i16::try_from(pixels).unwrap_or(i16::MAX), 0)
 }
 
 /// Only the sample entry: the samples are described in the fragments.

@@ -346,6 +346,7 @@ impl Packager {
             codecs: config.codecs.clone(),
             bandwidth: view.bandwidth()?,
             picture,
+            channels: self.sources[index].channels,
         })
     }
 }

@@ -176,6 +176,8 @@ pub struct Variant {
     pub bandwidth: (u64, u64),
     /// Width and height in pixels, and frames per second; `None` for audio.
     pub picture: Option<(u16, u16, f64)>,
+    /// Audio channels; 0 for video.
+    pub channels: u8,
 }
 
 /// The group that ties the audio renditions to the video variants.
@@ -194,10 +196,10 @@ pub fn multivariant(renditions: &[Variant]) -> String {
     }
     for (index, rendition) in audio.iter().enumerate() {
         let default = if index == 0 { "YES" } else { "NO" };
-        let name = &rendition.name;
+        let (name, channels) = (&rendition.name, rendition.channels);
         let _ = writeln!(
             out,
-            "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"{AUDIO_GROUP}\",NAME=\"{name}\",DEFAULT={default},AUTOSELECT=YES,CHANNELS=\"2\",URI=\"{name}/index.m3u8\""
+            "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"{AUDIO_GROUP}\",NAME=\"{name}\",DEFAULT={default},AUTOSELECT=YES,CHANNELS=\"{channels}\",URI=\"{name}/index.m3u8\""
         );
     }
     let loudest = audio.iter().max_by_key(|rendition| rendition.bandwidth.0).copied();

@@ -3,7 +3,8 @@
 //! `RAILBIRD_HLS_SECONDS=60 cargo test -p railbird --lib serve_for_a_player -- --ignored`
 //! serves `http://127.0.0.1:8099/hls/demo/index.m3u8` for that long; H264 at 30
 //! frames/s with 20 ms Opus, each frame fed when it is due, keyframes only when
-//! asked for and 100 ms later: as from a browser.
+//! asked for and 100 ms later: as from a browser. With `RAILBIRD_HLS_BREAKS=1` the
+//! parameter sets change after 10 s and the picture fails from 20 s to 21.5 s.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use super::fixture::{AUDIO, VIDEO, audio_source, h264, video_source};
 use super::http::Server;
+use super::timeline::other_level;
 use crate::codec::Codec;
 use crate::egress::hls::HlsSettings;
 use crate::hub::FrameSink;
@@ -25,6 +27,7 @@ async fn serve_for_a_player() {
         std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
     };
     let seconds = variable("RAILBIRD_HLS_SECONDS", 60);
+    let breaks = variable("RAILBIRD_HLS_BREAKS", 0) > 0;
     let part_target = Duration::from_millis(variable("RAILBIRD_HLS_PART_MS", 500));
     let server = Server::at(HlsSettings { part_target, ..HlsSettings::default() }, PORT).await;
     let asked = Arc::new(AtomicBool::new(true));
@@ -54,7 +57,12 @@ async fn serve_for_a_player() {
         let unit = if place < 60 { place } else { 61 + (place - 60) % 59 };
         (frame.data, frame.keyframe) = h264()[unit].clone();
         frame.capture = clock.utc(base + due);
-        sink.frame(VIDEO, &Arc::new(frame));
+        if breaks && frame.keyframe && due > Duration::from_secs(10) {
+            frame.data = other_level(&frame.data);
+        }
+        if !breaks || !(20_000..21_500).contains(&due.as_millis()) {
+            sink.frame(VIDEO, &Arc::new(frame));
+        }
         while Duration::from_millis(sound * 20) <= due {
             let mut frame = server.feed.audio(sound);
             frame.capture = clock.utc(base + Duration::from_millis(sound * 20));

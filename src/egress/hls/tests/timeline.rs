@@ -280,7 +280,7 @@ fn p18_a_change_of_resolution_is_a_discontinuity_everywhere() {
 }
 
 /// The same access unit with another level in its SPS.
-fn other_level(data: &[u8]) -> bytes::Bytes {
+pub fn other_level(data: &[u8]) -> bytes::Bytes {
     let mut data = data.to_vec();
     let sps = data.windows(2).position(|w| w[0] & 0x1f == 7 && w[1] == 66).unwrap();
     data[sps + 3] = 51;
