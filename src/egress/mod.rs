@@ -1,3 +1,5 @@
-//! Out to the players: fan-out over WebRTC, and LL-HLS.
+//! Out to the players: fan-out over WebRTC, and LL-HLS. The children never
+//! import each other.
 
 pub mod fanout;
+pub mod hls;

@@ -1,0 +1,11 @@
+//! LL-HLS against the checklist of what players need: a test's name opens with
+//! the number of the line that it proves (P: playlists, H: HTTP).
+
+mod browser;
+mod fixture;
+mod formats;
+mod http;
+mod hub;
+mod parser;
+mod rig;
+mod timeline;
