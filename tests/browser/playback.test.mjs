@@ -54,7 +54,7 @@ test('the viewer changes the transport while watching', async (t) => {
   await page.goto(`${gateway.url}/play/demo`);
   for (const [name, transport] of [['LL-HLS', 'llhls'], ['WebRTC', 'webrtc']]) {
     await playerIn(page, 'playing');
-    await page.getByText(name, { exact: true }).click();
+    await page.getByLabel(name, { exact: true }).check();
     await page.waitForFunction((wanted) => window.railbird.transport === wanted, transport);
     await playerIn(page, 'playing');
     await playFrames(page, 30, 10_000);
