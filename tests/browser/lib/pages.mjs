@@ -18,16 +18,20 @@ export function stats(page) {
 export async function playFrames(page, more, timeout) {
   const before = await stats(page);
   const wanted = (before.framesDecoded ?? 0) + more;
-  const outcome = await page.waitForFunction(
-    async (frames) => {
-      if (window.railbird.state !== 'playing') return `left playing: ${window.railbird.state}`;
-      return ((await window.railbird.stats()).framesDecoded ?? 0) >= frames && 'done';
+  // Polled here: `waitForFunction` takes a promise for an answer without waiting for it.
+  const outcome = await page.evaluate(
+    async ([frames, patience]) => {
+      const deadline = performance.now() + patience;
+      while (performance.now() < deadline) {
+        if (window.railbird.state !== 'playing') return `the player left playing: ${window.railbird.state}`;
+        if (((await window.railbird.stats()).framesDecoded ?? 0) >= frames) return 'done';
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+      return `not ${frames} frames within ${patience} ms`;
     },
-    wanted,
-    { timeout, polling: 250 },
+    [wanted, timeout],
   );
-  const text = await outcome.jsonValue();
-  if (text !== 'done') throw new Error(text);
+  if (outcome !== 'done') throw new Error(outcome);
   return { before, after: await stats(page) };
 }
 
