@@ -170,10 +170,12 @@ class HlsJsPlayback extends ElementPlayback {
       return;
     }
     const status = data.response?.code ?? 0;
-    if (data.type !== HlsJs.ErrorTypes.NETWORK_ERROR) this.lost(new TransportError('lost', data.details));
-    else if (status === 404) this.lost(notLive(retryAfterOf(data)));
+    const silent = data.type === HlsJs.ErrorTypes.NETWORK_ERROR && status === 0;
+    if (status === 404) this.lost(notLive(retryAfterOf(data)));
     else if (status >= 400) this.lost(new GatewayError(status, '', `HTTP ${status}`, data.details, retryAfterOf(data)));
-    else this.lost(new TypeError(data.details));
+    // As `fetch` does when nobody answers.
+    else if (silent) this.lost(new TypeError(data.details));
+    else this.lost(new TransportError('lost', data.details));
   }
 }
 

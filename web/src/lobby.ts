@@ -63,7 +63,8 @@ class Card {
       total > 0 && bitrate(total),
       layers > 1 && `${layers} layers`,
     ];
-    setText(this.#meta, parts.filter(Boolean).join(' · '));
+    // A line breaks between the parts, not within one.
+    setText(this.#meta, parts.filter(Boolean).map((part) => String(part).replaceAll(' ', '\u00a0')).join(' · '));
     setText(this.#webrtc, count(table.viewers.webrtc));
     setText(this.#llhls, count(table.viewers.llhls));
     const startedAt = Date.parse(table.startedAt);
@@ -95,10 +96,11 @@ function showTables(tables: Table[]): void {
     if (list.children[index] !== card.element) list.insertBefore(card.element, list.children[index] ?? null);
   });
   byId('empty').hidden = live.length > 0;
-  setState('ok', live.length === 1 ? '1 table live' : `${live.length} tables live`);
+  if (live.length === 0) setState('empty', 'No table live');
+  else setState('ok', live.length === 1 ? '1 table live' : `${live.length} tables live`);
 }
 
-function setState(state: 'ok' | 'away', text: string): void {
+function setState(state: 'ok' | 'empty' | 'away', text: string): void {
   byId('lobby').dataset['state'] = state;
   setText(byId('state'), text);
 }

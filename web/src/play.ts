@@ -7,11 +7,12 @@ import { Overlay } from './overlay.ts';
 import type { Transport } from './playback.ts';
 import { Player, type PlayerState } from './player.ts';
 
-const STATE_TEXT: Record<PlayerState, string> = {
-  connecting: 'Connecting…',
-  playing: 'Live',
-  waiting: 'Table is not live yet – waiting',
-  reconnecting: 'Connection lost – reconnecting',
+/** A word beside the title, and a sentence where the picture would be. */
+const STATE_TEXT: Record<PlayerState, [word: string, sentence: string]> = {
+  connecting: ['Connecting', 'Connecting…'],
+  playing: ['Live', ''],
+  waiting: ['Not live yet', 'Table is not live yet – waiting'],
+  reconnecting: ['Reconnecting', 'Connection lost – reconnecting'],
 };
 
 const VOLUME_KEY = 'railbird.volume';
@@ -38,8 +39,9 @@ function wireState(player: Player): void {
   const stage = byId('stage');
   const show = () => {
     stage.dataset['state'] = player.state;
-    setText(byId('state'), STATE_TEXT[player.state]);
-    setText(byId('headline'), player.state === 'playing' ? '' : STATE_TEXT[player.state]);
+    const [word, sentence] = STATE_TEXT[player.state];
+    setText(byId('state'), word);
+    setText(byId('headline'), sentence);
     setText(byId('detail'), player.detail);
     const choice = byId('transport').querySelector<HTMLInputElement>(`input[value=${player.transport}]`);
     if (choice) choice.checked = true;

@@ -1,0 +1,60 @@
+// What tests do with the pages. Every wait is for a condition, with a deadline;
+// the player's state comes from its public diagnostics hook, `window.railbird`.
+
+/** Waits until the player says it is in `state`. */
+export function playerIn(page, state, timeout = 15_000) {
+  return page.waitForFunction((wanted) => window.railbird?.state === wanted, state, { timeout });
+}
+
+/** One reading of the player. */
+export function stats(page) {
+  return page.evaluate(() => window.railbird.stats());
+}
+
+/**
+ * Waits until `more` frames beyond those of now are decoded. Fails as soon as the
+ * player leaves `playing`. Returns the readings before and after.
+ */
+export async function playFrames(page, more, timeout) {
+  const before = await stats(page);
+  const wanted = (before.framesDecoded ?? 0) + more;
+  // Polled here: `waitForFunction` takes a promise for an answer without waiting for it.
+  const outcome = await page.evaluate(
+    async ([frames, patience]) => {
+      const deadline = performance.now() + patience;
+      while (performance.now() < deadline) {
+        if (window.railbird.state !== 'playing') return `the player left playing: ${window.railbird.state}`;
+        if (((await window.railbird.stats()).framesDecoded ?? 0) >= frames) return 'done';
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+      return `not ${frames} frames within ${patience} ms`;
+    },
+    [wanted, timeout],
+  );
+  if (outcome !== 'done') throw new Error(outcome);
+  return { before, after: await stats(page) };
+}
+
+/** Glass-to-glass milliseconds of `count` frames, sorted; frames without a readable strip are left out. */
+export async function glassToGlass(page, count) {
+  const values = await page.evaluate(async (wanted) => {
+    const read = [];
+    for (let frame = 0; frame < wanted; frame++) read.push(await window.railbird.glassToGlassMs());
+    return read;
+  }, count);
+  return values.filter((value) => value !== null).sort((a, b) => a - b);
+}
+
+/** The middle of sorted values. */
+export function median(values) {
+  return values[Math.floor(values.length / 2)];
+}
+
+/** Opens the publisher page, goes on the air and waits until it says so. */
+export async function publish(page, url, table, { simulcast = false, codec = 'H264' } = {}) {
+  await page.goto(`${url}/publish/${table}`);
+  await page.selectOption('#codec', codec);
+  if (simulcast) await page.check('#simulcast');
+  await page.click('#go');
+  await page.waitForSelector('#stage[data-state=live]', { timeout: 15_000 });
+}

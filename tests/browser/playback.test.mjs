@@ -1,0 +1,63 @@
+// The demo table on both transports: start-up time, smoothness, latency.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { launchChromium, openPage } from './lib/chromium.mjs';
+import { startGateway } from './lib/gateway.mjs';
+import { glassToGlass, median, playFrames, playerIn } from './lib/pages.mjs';
+
+/** Ten seconds of the demo table. */
+const FRAMES = 300;
+
+let gateway;
+let browser;
+
+before(async () => {
+  [gateway, browser] = await Promise.all([startGateway({ command: 'demo' }), launchChromium()]);
+});
+
+after(async () => {
+  await browser?.close();
+  await gateway?.stop();
+});
+
+async function watch(t, transport, limits) {
+  const page = await openPage(browser);
+  t.after(() => page.context().close());
+  await page.goto(`${gateway.url}/play/demo?transport=${transport}`);
+  await playerIn(page, 'playing');
+  const { before: first, after: last } = await playFrames(page, FRAMES, 30_000);
+  const latencies = await glassToGlass(page, 30);
+
+  t.diagnostic(`first frame ${Math.round(last.firstFrameMs)} ms after the page started to load`);
+  t.diagnostic(`glass to glass: median ${median(latencies)} ms, worst ${latencies.at(-1)} ms of ${latencies.length} frames`);
+  assert.equal(last.transport, transport);
+  assert.deepEqual([last.width, last.height], [1280, 720]);
+  assert.equal(last.freezeCount - first.freezeCount, 0, 'the picture stood still');
+  assert.ok(last.firstFrameMs < limits.firstFrameMs, `first frame after ${last.firstFrameMs} ms`);
+  assert.ok(latencies.length >= 15, `only ${latencies.length} of 30 frames had a readable capture strip`);
+  assert.ok(latencies[0] > 0, `a frame was seen ${-latencies[0]} ms before it was captured`);
+  assert.ok(median(latencies) < limits.latencyMs, `median latency ${median(latencies)} ms`);
+  assert.deepEqual(page.problems, []);
+}
+
+test('the demo table plays over WHEP at once, without a freeze, in under a second', (t) =>
+  watch(t, 'webrtc', { firstFrameMs: 1_500, latencyMs: 1_000 }));
+
+test('the demo table plays over LL-HLS without a stall, under four seconds late', (t) =>
+  watch(t, 'llhls', { firstFrameMs: 3_000, latencyMs: 4_000 }));
+
+test('the viewer changes the transport while watching', async (t) => {
+  const page = await openPage(browser);
+  t.after(() => page.context().close());
+  await page.goto(`${gateway.url}/play/demo`);
+  for (const [name, transport] of [['LL-HLS', 'llhls'], ['WebRTC', 'webrtc']]) {
+    await playerIn(page, 'playing');
+    await page.getByLabel(name, { exact: true }).check();
+    await page.waitForFunction((wanted) => window.railbird.transport === wanted, transport);
+    await playerIn(page, 'playing');
+    await playFrames(page, 30, 10_000);
+  }
+  assert.deepEqual(page.problems, []);
+});
