@@ -117,6 +117,23 @@ async fn a_keyframe_request_is_answered_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lost_gateway_is_joined_again() {
+    let mut server = Server::start(None).await;
+    let stats = Arc::new(DealerStats::default());
+    let config = small_table(server.url("whip"));
+    let dealer =
+        tokio::spawn(run_dealer_counted(config, Arc::clone(&stats), std::future::pending()));
+    frames(&mut server, |frame| frame.keyframe).await;
+    server.drop_peers().await;
+    // The new session is a new stream: a new assembler starts at its first keyframe.
+    while stats.sessions.load(Ordering::Relaxed) < 2 {
+        timeout(LIMIT, server.video.recv()).await.expect("media comes again");
+    }
+    frames(&mut server, |frame| frame.keyframe && frame.complete).await;
+    dealer.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_token_ends_the_dealer_with_the_servers_words() {
     let server = Server::start(Some("secret")).await;
     let ended = timeout(LIMIT, run_dealer(small_table(server.url("whip")), std::future::pending()));

@@ -37,6 +37,9 @@ struct Shown {
     clock: [Option<u8>; CLOCK_CELLS],
 }
 
+/// A letter of the clock and its picture.
+type ClockGlyph = (char, Frame);
+
 /// Cells of `hh:mm:ss.mmm`.
 const CLOCK_CELLS: usize = 12;
 
@@ -51,7 +54,7 @@ pub struct Picture {
     clean: Frame,
     frame: Frame,
     wheel: Wheel,
-    glyphs: Vec<(char, Frame)>,
+    glyphs: Vec<ClockGlyph>,
     cells: Vec<(usize, usize)>,
     shown: Shown,
 }
@@ -176,7 +179,7 @@ fn clock_tiles(
     face: &Typeface,
     background: &Pixmap,
     scale: f32,
-) -> (Vec<(char, Frame)>, Vec<(usize, usize)>) {
+) -> (Vec<ClockGlyph>, Vec<(usize, usize)>) {
     let style = CLOCK_STYLE.scaled(scale);
     let even = |v: f32| (v.ceil() as usize + 1) & !1;
     let digit = even(face.width(style, "0"));
@@ -260,7 +263,7 @@ fn paint_bowl(canvas: &mut Canvas<'_>) {
 fn paint_date(canvas: &mut Canvas<'_>, day: i64) {
     let (year, month, date) = civil_date(day);
     let text = format!("{year:04}-{month:02}-{date:02}");
-    canvas.text(Style::medium(24.0).align(Align::Right), MUTED, &text, 884.0, 44.0);
+    canvas.text(Style::medium(24.0).align(Align::Right), MUTED, &text, 872.0, 44.0);
 }
 
 fn ring_centre() -> (f32, f32) {

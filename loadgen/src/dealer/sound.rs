@@ -82,13 +82,13 @@ impl Sound {
     fn listen(&mut self, moment: Moment, delay: usize) {
         let pocket = moment.pocket_under_ball();
         let ball = moment.ball().filter(|ball| ball.flying);
-        if let (Some(before), Some(now), Some(ball)) = (self.pocket, pocket, ball) {
-            if before != now {
-                // Faint on the track, clear when it hits the frets.
-                let level = TICK_LEVEL * (0.12 + 0.88 * ball.depth as f32);
-                let tone = 2_400.0 + (now % 5) as f32 * 110.0;
-                self.play(delay, tone, level, 0.006, ball.angle.sin() as f32 * 0.6);
-            }
+        if let (Some(before), Some(now), Some(ball)) = (self.pocket, pocket, ball)
+            && before != now
+        {
+            // Faint on the track, clear when it hits the frets.
+            let level = TICK_LEVEL * (0.12 + 0.88 * ball.depth as f32);
+            let tone = 2_400.0 + (now % 5) as f32 * 110.0;
+            self.play(delay, tone, level, 0.006, ball.angle.sin() as f32 * 0.6);
         }
         self.pocket = pocket;
         let phase = moment.phase();

@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_word_layout_is_msb_first_with_a_nibble_checksum() {
-        assert_eq!(word(0x1234_5678), 0x1234_5678_8);
+        assert_eq!(word(0x1234_5678), 0x0001_2345_6788);
         let luma = painted(1280, 720, 0x8000_0000);
         let cell = |i: usize| luma[700 * 1280 + i * 32 + 16];
         assert_eq!(cell(2), 235, "bit 35 is the first data cell");

@@ -130,12 +130,15 @@ impl Studio {
             if let Some(media) = self.shared.lock().pop_front() {
                 return Ok(media);
             }
-            let failed = self.shared.failed.lock().map(|mut slot| slot.take());
-            if let Ok(Some(error)) = failed {
+            if let Some(error) = self.failure() {
                 return Err(error);
             }
             self.shared.ready.notified().await;
         }
+    }
+
+    fn failure(&self) -> Option<DealerError> {
+        self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Makes the next picture a keyframe.

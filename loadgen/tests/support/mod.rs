@@ -77,6 +77,13 @@ impl Server {
         format!("{}/{kind}/demo", self.base)
     }
 
+    /// Closes every peer, as a gateway that goes away does.
+    pub async fn drop_peers(&self) {
+        for peer in self.shared.peers.lock().await.drain(..) {
+            peer.close().await.unwrap();
+        }
+    }
+
     /// Sends a PLI to the publisher.
     pub async fn request_keyframe(&self) {
         let publisher = self.shared.publisher.lock().await;
