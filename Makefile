@@ -13,7 +13,7 @@ WEB_SOURCES := $(shell find web -type f -not -path 'web/dist/*' -not -path 'web/
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
 
 .PHONY: run
 run: setup web ## build and start a gateway with a synthetic dealer table already live
@@ -43,7 +43,7 @@ web/dist/index.html: web/node_modules/.package-lock.json $(WEB_SOURCES)
 	@touch $@
 
 .PHONY: image
-image: ## build the container image ($(IMAGE))
+image: ## build the container image
 	docker build --tag $(IMAGE) .
 
 .PHONY: setup setup-test

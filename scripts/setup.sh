@@ -44,7 +44,7 @@ if ((${#missing[@]})); then
 fi
 
 # The interoperability tests speak to an independent WebRTC stack in Python.
-readonly venv=.cache/venv packages=(aiortc==1.14.0 imageio-ffmpeg==0.8.1)
+readonly venv=.cache/venv packages=(aiortc==1.16.0 imageio-ffmpeg==0.8.1)
 if [[ $goal == test && "$(cat "$venv/.packages" 2>/dev/null)" != "${packages[*]}" ]]; then
     echo "missing: Python packages ${packages[*]}; installing into $venv"
     python3 -m venv "$venv"

@@ -1,5 +1,6 @@
 //! The HTTP surfaces from the outside: a whole gateway on free ports of loopback,
 //! asked by an independent client.
+#![allow(clippy::disallowed_methods, reason = "a bound for what must not hang")]
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -21,12 +21,15 @@ const SAMPLES: usize = 3;
 /// Viewers of a table over a transport.
 type ViewerCount = Box<dyn Fn(&str, Transport) -> u64 + Send + Sync>;
 
+/// The last samples of each layer, oldest first; [`SAMPLES`] at most.
+type Samples = HashMap<(StreamId, LayerId), VecDeque<(Instant, LayerSnapshot)>>;
+
 /// The read view of all tables. Shared as `Arc<Tables>`.
 pub struct Tables {
     registry: Arc<Registry>,
     viewers: ViewerCount,
     /// As bounded as the registry: a stream that is gone is forgotten at the next sample.
-    samples: Mutex<HashMap<(StreamId, LayerId), VecDeque<(Instant, LayerSnapshot)>>>,
+    samples: Mutex<Samples>,
 }
 
 /// Rates of one layer; zero while there are not two samples.
@@ -180,9 +183,7 @@ impl Tables {
         }
     }
 
-    fn lock(
-        &self,
-    ) -> MutexGuard<'_, HashMap<(StreamId, LayerId), VecDeque<(Instant, LayerSnapshot)>>> {
+    fn lock(&self) -> MutexGuard<'_, Samples> {
         // Nothing panics while it holds this lock; samples are whole in any case.
         self.samples.lock().unwrap_or_else(PoisonError::into_inner)
     }
