@@ -2,7 +2,7 @@
 //! a sentence for the caller; what is internal stays in the log.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde::Serialize;
 
@@ -14,6 +14,7 @@ pub struct Problem {
     title: &'static str,
     detail: String,
     retry_after: Option<u32>,
+    extra: Option<(HeaderName, HeaderValue)>,
 }
 
 #[derive(Serialize)]
@@ -32,12 +33,18 @@ impl Problem {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Self {
-        Self { status, kind, title, detail: detail.into(), retry_after: None }
+        Self { status, kind, title, detail: detail.into(), retry_after: None, extra: None }
     }
 
     /// Adds `Retry-After`, in seconds.
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
+        self
+    }
+
+    /// Adds a header, e.g. `Accept-Post` to a 415; the last one added counts.
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.extra = Some((name, value));
         self
     }
 
@@ -68,6 +75,9 @@ impl IntoResponse for Problem {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some((name, value)) = self.extra {
+            headers.insert(name, value);
         }
         response
     }

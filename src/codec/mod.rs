@@ -1,7 +1,23 @@
 //! What the gateway must know of each codec: its name in SDP, its clock, its
 //! parameter sets and its random access points. Nothing here encodes or decodes.
 
+mod bits;
+mod nal;
+
+pub mod av1;
+pub mod h264;
+pub mod h264_profile;
+pub mod h265;
+pub mod opus;
+pub mod vp8;
+pub mod vp9;
+
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
+
+pub use nal::units as nal_units;
 
 /// Audio or video.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,4 +98,38 @@ impl fmt::Display for Codec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.encoding_name())
     }
+}
+
+/// Width and height in pixels of a key frame in the format of
+/// [`Frame::data`](crate::media::Frame::data); `None` when the frame does not tell.
+pub fn resolution(codec: Codec, data: &[u8]) -> Option<(u32, u32)> {
+    match codec {
+        Codec::H264 => h264_sps(data).map(|sps| (sps.width, sps.height)),
+        Codec::H265 => h265_sps(data).map(|sps| (sps.width, sps.height)),
+        Codec::Vp8 => vp8::resolution(data),
+        Codec::Vp9 => vp9::resolution(data),
+        Codec::Av1 => av1::SequenceHeader::find(data).map(|header| (header.width, header.height)),
+        Codec::Opus => None,
+    }
+}
+
+/// The codec string (RFC 6381) for playlists and `MediaSource`, out of a key
+/// frame in the format of [`Frame::data`](crate::media::Frame::data).
+pub fn codec_string(codec: Codec, data: &[u8]) -> Option<String> {
+    match codec {
+        Codec::H264 => h264_sps(data).map(|sps| sps.codec_string()),
+        Codec::H265 => h265_sps(data).map(|sps| sps.codec_string()),
+        Codec::Vp8 => vp8::resolution(data).map(|_| "vp8".to_owned()),
+        Codec::Vp9 => vp9::KeyframeHeader::parse(data).map(|header| header.codec_string()),
+        Codec::Av1 => av1::SequenceHeader::find(data).map(|header| header.codec_string()),
+        Codec::Opus => Some("opus".to_owned()),
+    }
+}
+
+fn h264_sps(data: &[u8]) -> Option<h264::Sps> {
+    nal::units(data).find_map(h264::Sps::parse)
+}
+
+fn h265_sps(data: &[u8]) -> Option<h265::Sps> {
+    nal::units(data).find_map(h265::Sps::parse)
 }

@@ -1,1 +1,3 @@
-//! (to come)
+//! Out to the players: fan-out over WebRTC, and LL-HLS.
+
+pub mod fanout;

@@ -5,6 +5,7 @@
 //! something of a stream sends its publisher a command, and the publisher's own
 //! thread carries it out between two packets.
 
+mod egress;
 mod gop;
 mod name;
 mod publisher;
@@ -12,8 +13,11 @@ mod registry;
 mod sink;
 mod stream;
 
+pub use egress::{EgressCounts, EgressTotals};
 pub use name::{InvalidTableName, TableName};
 pub use publisher::{Publisher, PublisherEvent};
 pub use registry::{PublishError, PublishRequest, Registry, RegistryEvent};
 pub use sink::{FrameSink, PacketSink};
-pub use stream::{EndReason, LayerSnapshot, Stream, StreamBusy, StreamId, SubscriptionId};
+pub use stream::{
+    EndReason, IngestCounters, LayerSnapshot, Stream, StreamBusy, StreamId, SubscriptionId,
+};

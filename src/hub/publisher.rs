@@ -8,7 +8,7 @@ use crossbeam_channel::Receiver;
 use super::gop::Gop;
 use super::registry::Registry;
 use super::sink::{FrameSink, PacketSink};
-use super::stream::{Command, EndReason, Phase, Stream, SubscriptionId};
+use super::stream::{Command, EndReason, IngestCounters, Phase, Stream, SubscriptionId};
 use crate::media::{LayerId, Packet};
 use crate::rtp::Depacketizer;
 
@@ -90,6 +90,9 @@ impl Publisher {
         let opens_gop = layer.gop.push(&packet);
         self.stream.count(id, &packet, opens_gop, layer.last_timestamp != Some(packet.timestamp));
         layer.last_timestamp = Some(packet.timestamp);
+        if packet.keyframe {
+            self.stream.note_resolution(id, &packet.payload);
+        }
         for (_, sink) in &mut self.packet_sinks {
             sink.packet(id, &packet);
         }
@@ -101,12 +104,15 @@ impl Publisher {
         }
     }
 
-    /// Reports the picture size of a video layer, once known or when it changes.
-    pub fn set_resolution(&mut self, id: LayerId, width: u32, height: u32) {
-        if let Some(stats) = self.stream.layer_stats(id) {
-            stats.width.store(width, Ordering::Relaxed);
-            stats.height.store(height, Ordering::Relaxed);
-        }
+    /// Publishes what the source knows of how a layer reaches it.
+    pub fn set_counters(&mut self, id: LayerId, counters: IngestCounters) {
+        let Some(stats) = self.stream.layer_stats(id) else { return };
+        stats.lost.store(counters.lost, Ordering::Relaxed);
+        stats.recovered.store(counters.recovered, Ordering::Relaxed);
+        stats.nacks.store(counters.nacks, Ordering::Relaxed);
+        stats.plis.store(counters.plis, Ordering::Relaxed);
+        stats.jitter_micros.store(counters.jitter_micros, Ordering::Relaxed);
+        stats.rtt_micros.store(counters.rtt_micros, Ordering::Relaxed);
     }
 
     /// Carries out waiting commands; returns the next thing the source must do.

@@ -9,6 +9,7 @@ use crossbeam_channel::bounded;
 use tokio::sync::broadcast;
 
 use super::TableName;
+use super::egress::EgressTotals;
 use super::publisher::Publisher;
 use super::stream::{EndReason, LayerStats, Phase, Stream, StreamId};
 use crate::media::TrackInfo;
@@ -92,6 +93,7 @@ impl Registry {
             stats: request.tracks.iter().map(layer_stats).collect(),
             tracks: request.tracks,
             created: request.now,
+            egress: EgressTotals::default(),
             phase: (Phase::Connecting as u8).into(),
             next_subscription: AtomicU64::new(0),
             commands,

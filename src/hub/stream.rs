@@ -6,8 +6,11 @@ use std::task::Waker;
 use crossbeam_channel::Sender;
 
 use super::TableName;
+use super::egress::EgressTotals;
 use super::sink::{FrameSink, PacketSink};
+use crate::codec::MediaKind;
 use crate::media::{LayerId, Packet, TrackInfo};
+use crate::rtp::resolution_of_keyframe_payload;
 use crate::time::Utc;
 
 /// Identifies one publication of a table; never reused within a process.
@@ -78,6 +81,29 @@ pub(super) struct LayerStats {
     pub(super) keyframes: AtomicU64,
     pub(super) width: AtomicU32,
     pub(super) height: AtomicU32,
+    pub(super) lost: AtomicU64,
+    pub(super) recovered: AtomicU64,
+    pub(super) nacks: AtomicU64,
+    pub(super) plis: AtomicU64,
+    pub(super) jitter_micros: AtomicU64,
+    pub(super) rtt_micros: AtomicU64,
+}
+
+/// What a source knows of how a layer reaches it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IngestCounters {
+    /// Packets that never came.
+    pub lost: u64,
+    /// Packets that came after they were asked for again.
+    pub recovered: u64,
+    /// Packets asked for again.
+    pub nacks: u64,
+    /// Keyframes asked for.
+    pub plis: u64,
+    /// Interarrival jitter in microseconds (RFC 3550 §6.4.1).
+    pub jitter_micros: u64,
+    /// Round-trip time to the source in microseconds; 0 while unknown.
+    pub rtt_micros: u64,
 }
 
 /// The counters of one layer at one moment. Rates come from two of them.
@@ -95,6 +121,8 @@ pub struct LayerSnapshot {
     pub width: u32,
     /// Picture height in pixels; 0 while unknown.
     pub height: u32,
+    /// What the source knows of the way to here.
+    pub ingest: IngestCounters,
 }
 
 /// One publication of a table. Shared as `Arc<Stream>`.
@@ -107,6 +135,8 @@ pub struct Stream {
     pub tracks: Vec<TrackInfo>,
     /// When the publisher's session was made.
     pub created: Utc,
+    /// What its WebRTC viewers were sent.
+    pub egress: EgressTotals,
     pub(super) phase: AtomicU8,
     pub(super) stats: Vec<Vec<LayerStats>>,
     pub(super) next_subscription: AtomicU64,
@@ -136,6 +166,14 @@ impl Stream {
             keyframes: stats.keyframes.load(Ordering::Relaxed),
             width: stats.width.load(Ordering::Relaxed),
             height: stats.height.load(Ordering::Relaxed),
+            ingest: IngestCounters {
+                lost: stats.lost.load(Ordering::Relaxed),
+                recovered: stats.recovered.load(Ordering::Relaxed),
+                nacks: stats.nacks.load(Ordering::Relaxed),
+                plis: stats.plis.load(Ordering::Relaxed),
+                jitter_micros: stats.jitter_micros.load(Ordering::Relaxed),
+                rtt_micros: stats.rtt_micros.load(Ordering::Relaxed),
+            },
         })
     }
 
@@ -203,6 +241,18 @@ impl Stream {
         stats.bytes.fetch_add(packet.payload.len() as u64, Ordering::Relaxed);
         stats.frames.fetch_add(u64::from(begins_frame), Ordering::Relaxed);
         stats.keyframes.fetch_add(u64::from(opens_gop), Ordering::Relaxed);
+    }
+
+    /// Keeps the picture size when `payload`, of a keyframe, tells it.
+    pub(super) fn note_resolution(&self, id: LayerId, payload: &[u8]) {
+        let Some(track) = self.tracks.get(usize::from(id.track)) else { return };
+        if track.kind() == MediaKind::Video
+            && let Some((width, height)) = resolution_of_keyframe_payload(track.codec, payload)
+            && let Some(stats) = self.layer_stats(id)
+        {
+            stats.width.store(width, Ordering::Relaxed);
+            stats.height.store(height, Ordering::Relaxed);
+        }
     }
 
     fn subscription_id(&self) -> SubscriptionId {

@@ -1,1 +1,3 @@
-//! (to come)
+//! The way in: what publishers send, turned into packets for the hub.
+
+pub mod whip;

@@ -140,6 +140,13 @@ impl ReceiveBatch {
 /// Longest datagram that is sent: an Ethernet MTU less IPv4 and UDP headers.
 pub const MAX_SEND: usize = 1472;
 
+/// Takes datagrams that are to be sent: a [`SendBatch`], or a test's network.
+pub trait DatagramSink {
+    /// Adds a datagram to `to` that `write` puts into the buffer ([`MAX_SEND`] bytes),
+    /// returning its length, or `None` to add nothing.
+    fn push(&mut self, to: SocketAddr, write: impl FnOnce(&mut [u8]) -> Option<usize>);
+}
+
 /// Datagrams on their way out; filled in place, sent with one system call.
 pub struct SendBatch {
     buffers: Vec<[u8; MAX_SEND]>,
@@ -166,20 +173,6 @@ impl SendBatch {
             socket: socket.as_raw_fd(),
             ipv6,
             dropped: 0,
-        }
-    }
-
-    /// Adds a datagram that `write` puts into the buffer, returning its length or
-    /// `None` to add nothing. Sends the batch first when it is full.
-    pub fn push(&mut self, to: SocketAddr, write: impl FnOnce(&mut [u8]) -> Option<usize>) {
-        if self.filled == BATCH {
-            self.flush();
-        }
-        let slot = self.filled;
-        if let Some(length) = write(&mut self.buffers[slot]) {
-            self.lengths[slot] = length.min(MAX_SEND);
-            self.address_lengths[slot] = to_raw(to, self.ipv6, &mut self.addresses[slot]);
-            self.filled += 1;
         }
     }
 
@@ -228,6 +221,20 @@ impl SendBatch {
             libc::sendmmsg(self.socket, headers.as_mut_ptr(), count as u32, libc::MSG_DONTWAIT)
         };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+impl DatagramSink for SendBatch {
+    fn push(&mut self, to: SocketAddr, write: impl FnOnce(&mut [u8]) -> Option<usize>) {
+        if self.filled == BATCH {
+            self.flush();
+        }
+        let slot = self.filled;
+        if let Some(length) = write(&mut self.buffers[slot]) {
+            self.lengths[slot] = length.min(MAX_SEND);
+            self.address_lengths[slot] = to_raw(to, self.ipv6, &mut self.addresses[slot]);
+            self.filled += 1;
+        }
     }
 }
 

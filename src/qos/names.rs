@@ -69,13 +69,13 @@ families! {
     INGEST_LOST Counter "railbird_ingest_lost_packets_total" ["table", "layer"] "Packets of the publisher that never came, not even resent.";
     INGEST_RECOVERED Counter "railbird_ingest_recovered_packets_total" ["table", "layer"] "Packets of the publisher that came after they had been asked for again.";
 
-    EGRESS_PACKETS Counter "railbird_egress_packets_total" ["transport"] "RTP packets sent to viewers, without resends.";
-    EGRESS_BYTES Counter "railbird_egress_bytes_total" ["transport"] "Media bytes sent to viewers: RTP payloads, or HTTP bodies.";
+    EGRESS_PACKETS Counter "railbird_egress_packets_total" ["table", "transport"] "RTP packets sent to viewers, without resends.";
+    EGRESS_BYTES Counter "railbird_egress_bytes_total" ["table", "transport"] "Media bytes sent to viewers: RTP payloads, or HTTP bodies.";
     SEND_DROPPED Counter "railbird_send_dropped_total" [] "Datagrams that the kernel would not take.";
-    VIEWERS_OVERRUN Counter "railbird_viewers_overrun_total" [] "Times that a viewer fell so far behind that it was moved to the live edge.";
-    VIEWER_NACKS Counter "railbird_viewer_nacks_total" [] "Packets that viewers asked for again.";
-    RESENDS Counter "railbird_resends_total" ["result"] "Packets that viewers asked for again, by what came of it.";
-    KEYFRAME_REQUESTS Counter "railbird_keyframe_requests_total" ["direction"] "Keyframe requests: asked by viewers, forwarded to publishers.";
+    VIEWERS_OVERRUN Counter "railbird_viewers_overrun_total" ["table"] "Times that a viewer fell so far behind that it was moved to the live edge.";
+    VIEWER_NACKS Counter "railbird_viewer_nacks_total" ["table"] "Packets that viewers asked for again.";
+    RESENDS Counter "railbird_resends_total" ["table", "result"] "Packets that viewers asked for again, by what came of it.";
+    KEYFRAME_REQUESTS Counter "railbird_keyframe_requests_total" ["table", "direction"] "Keyframe requests: asked by viewers, forwarded to publishers.";
     MEDIA_RTT Histogram "railbird_media_rtt_seconds" ["transport"] "Round-trip times from viewers' receiver reports.";
 
     MEDIA_DATAGRAMS Counter "railbird_media_datagrams_received_total" [] "Datagrams received on the media port.";

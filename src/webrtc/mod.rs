@@ -5,5 +5,7 @@ pub mod classify;
 pub mod dtls;
 pub mod ice_lite;
 pub mod negotiated;
+pub mod rtcp;
+pub mod sdp;
 pub mod srtp;
 pub mod transport;

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::dtls::{Dtls, DtlsError, DtlsIdentity, DtlsOutcome, Fingerprint, SrtpKeys};
+use super::dtls::{Dtls, DtlsError, DtlsIdentity, DtlsOutcome, DtlsRole, Fingerprint, SrtpKeys};
 use super::ice_lite::{BindingRequest, IceCredentials, StunReject};
 use super::srtp::{MAX_RTCP_OVERHEAD, OpenError, Profile, Sealer};
 
@@ -27,6 +27,15 @@ pub struct TransportTimeouts {
     pub connect: Duration,
     /// Since the last authenticated binding request (RFC 7675 §5.1).
     pub consent: Duration,
+}
+
+/// What an offer says of the peer's DTLS.
+#[derive(Clone, Copy, Debug)]
+pub struct RemoteDtls {
+    /// The certificate it promises.
+    pub fingerprint: Fingerprint,
+    /// The role that our answer took.
+    pub our_role: DtlsRole,
 }
 
 /// Why a transport is over; part of the session's `reason` label.
@@ -98,12 +107,12 @@ impl Transport {
     pub fn new(
         identity: Arc<DtlsIdentity>,
         credentials: IceCredentials,
-        remote_fingerprint: Fingerprint,
+        remote: RemoteDtls,
         timeouts: TransportTimeouts,
         now: Instant,
     ) -> Self {
         Self {
-            dtls: Dtls::new(identity.clone(), remote_fingerprint),
+            dtls: Dtls::new(identity.clone(), remote.fingerprint, remote.our_role),
             identity,
             credentials: vec![credentials],
             timeouts,
@@ -176,6 +185,10 @@ impl Transport {
         if binding.nominates {
             self.selected = Some(from);
         }
+        if let Err(error) = self.dtls.start(now) {
+            self.end(TransportEnd::Handshake(error));
+        }
+        self.collect_dtls();
         Ok(change)
     }
 

@@ -1,5 +1,6 @@
-//! DTLS 1.2 server (RFC 6347) of one peer: the handshake that keys SRTP (RFC 5764).
+//! DTLS 1.2 (RFC 6347) with one peer: the handshake that keys SRTP (RFC 5764).
 //!
+//! The gateway is the server, unless the offer says `a=setup:passive` (ffmpeg does).
 //! A server follows the order of SRTP profiles in the client's offer, and browsers
 //! put SHA1_80 first, which costs five times as much per packet. So the server
 //! offers GCM alone, unless the first ClientHello shows that the client has none.
@@ -29,6 +30,8 @@ const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
 /// The library tells peers apart by address; each of ours has an endpoint of its
 /// own, so that a peer whose address changes keeps its keys.
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
+const GCM: SrtpProtectionProfile = SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm;
+const SHA1: SrtpProtectionProfile = SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80;
 /// Longest datagram that is handed to the handshake.
 const MAX_DATAGRAM: usize = 2048;
 
@@ -44,6 +47,15 @@ pub fn fingerprint_text(fingerprint: &Fingerprint) -> String {
         let _ = write!(text, "{separator}{byte:02X}");
     }
     text
+}
+
+/// Who sends the ClientHello (RFC 8842 §5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DtlsRole {
+    /// We do: the answer says `a=setup:active`.
+    Client,
+    /// The peer does: the answer says `a=setup:passive`.
+    Server,
 }
 
 /// Why a peer's handshake ended its session; the value of the `reason` label.
@@ -64,6 +76,7 @@ pub enum DtlsError {
 pub struct DtlsIdentity {
     gcm: Arc<HandshakeConfig>,
     sha1: Arc<HandshakeConfig>,
+    client: Arc<HandshakeConfig>,
     fingerprint: Fingerprint,
     provider: Arc<dyn RTCCryptoProvider>,
 }
@@ -80,22 +93,23 @@ impl DtlsIdentity {
                 .map_err(|error| error.to_string())?;
         let der = certificate.certificate.first().ok_or("no certificate was made")?;
         let fingerprint = sha256(der);
-        let config = |profile| {
+        let config = |role, profiles| {
             ConfigBuilder::default()
                 .with_crypto_provider(provider.clone())
                 .with_certificates(vec![certificate.clone()])
-                .with_srtp_protection_profiles(vec![profile])
+                .with_srtp_protection_profiles(profiles)
                 .with_client_auth(ClientAuthType::RequireAnyClientCert)
                 // The certificate is checked against the offer's fingerprint below.
                 .with_insecure_skip_verify(true)
                 .with_extended_master_secret(ExtendedMasterSecretType::Require)
-                .build(false, None)
+                .build(role == DtlsRole::Client, None)
                 .map(Arc::new)
                 .map_err(|error| error.to_string())
         };
         Ok(Arc::new(Self {
-            gcm: config(SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm)?,
-            sha1: config(SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80)?,
+            gcm: config(DtlsRole::Server, vec![GCM])?,
+            sha1: config(DtlsRole::Server, vec![SHA1])?,
+            client: config(DtlsRole::Client, vec![GCM, SHA1])?,
             fingerprint,
             provider,
         }))
@@ -123,7 +137,9 @@ pub struct SrtpKeys {
 }
 
 enum State {
-    /// Collecting the first ClientHello, to choose the handshake settings.
+    /// Client: until the peer has a proven address.
+    Idle,
+    /// Server: collecting the first ClientHello, to choose the handshake settings.
     Choosing(ClientHelloReader),
     Running(Box<Endpoint>),
 }
@@ -134,6 +150,7 @@ enum State {
 pub struct Dtls {
     identity: Arc<DtlsIdentity>,
     remote_fingerprint: Fingerprint,
+    role: DtlsRole,
     state: State,
     established: bool,
 }
@@ -150,9 +167,33 @@ pub enum DtlsOutcome {
 
 impl Dtls {
     /// For a peer whose offer promised `remote_fingerprint`.
-    pub fn new(identity: Arc<DtlsIdentity>, remote_fingerprint: Fingerprint) -> Self {
-        let state = State::Choosing(ClientHelloReader::default());
-        Self { identity, remote_fingerprint, state, established: false }
+    pub fn new(
+        identity: Arc<DtlsIdentity>,
+        remote_fingerprint: Fingerprint,
+        role: DtlsRole,
+    ) -> Self {
+        let state = match role {
+            DtlsRole::Client => State::Idle,
+            DtlsRole::Server => State::Choosing(ClientHelloReader::default()),
+        };
+        Self { identity, remote_fingerprint, role, state, established: false }
+    }
+
+    /// The peer has proven an address: a client says hello now. Later calls, and a
+    /// server, do nothing.
+    ///
+    /// # Errors
+    /// [`DtlsError::Handshake`] when the library cannot make a hello.
+    pub fn start(&mut self, now: Instant) -> Result<(), DtlsError> {
+        if !matches!(self.state, State::Idle) {
+            return Ok(());
+        }
+        let mut endpoint = Endpoint::new(PEER, TransportProtocol::UDP, None);
+        endpoint
+            .connect(now, PEER, self.identity.client.clone(), None)
+            .map_err(|_| DtlsError::Handshake)?;
+        self.state = State::Running(Box::new(endpoint));
+        Ok(())
     }
 
     /// Takes a datagram from an address that ICE has validated.
@@ -188,7 +229,7 @@ impl Dtls {
     /// [`DtlsError::Handshake`] when the peer never answered.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsError> {
         match &mut self.state {
-            State::Choosing(_) => Ok(()),
+            State::Idle | State::Choosing(_) => Ok(()),
             State::Running(endpoint) => match endpoint.handle_timeout(PEER, now) {
                 Err(_) if !self.established => Err(DtlsError::Handshake),
                 _ => Ok(()),
@@ -199,7 +240,7 @@ impl Dtls {
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
-            State::Choosing(_) => None,
+            State::Idle | State::Choosing(_) => None,
             State::Running(endpoint) => endpoint.poll_timeout(&PEER),
         }
     }
@@ -207,7 +248,7 @@ impl Dtls {
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<BytesMut> {
         match &mut self.state {
-            State::Choosing(_) => None,
+            State::Idle | State::Choosing(_) => None,
             State::Running(endpoint) => endpoint.poll_transmit().map(|transmit| transmit.message),
         }
     }
@@ -261,19 +302,19 @@ impl Dtls {
             return Err(DtlsError::Fingerprint);
         }
         let profile = match state.srtp_protection_profile() {
-            SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => Profile::AeadAes128Gcm,
-            SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => Profile::Aes128CmSha1_80,
+            GCM => Profile::AeadAes128Gcm,
+            SHA1 => Profile::Aes128CmSha1_80,
             _ => return Err(DtlsError::NoSrtp),
         };
         let exported = state
             .export_keying_material(EXPORTER_LABEL, &[], profile.keying_material_len())
             .map_err(|_| DtlsError::NoSrtp)?;
         let material = KeyingMaterial::new(profile, exported.as_ref()).ok_or(DtlsError::NoSrtp)?;
-        // The peer that offered is the DTLS client: our answers are `a=setup:passive`.
+        let client = self.role == DtlsRole::Client;
         Ok(SrtpKeys {
             profile,
-            sealer: Sealer::new(&material, false).map_err(|_| DtlsError::NoSrtp)?,
-            opener: Opener::new(&material, true).map_err(|_| DtlsError::NoSrtp)?,
+            sealer: Sealer::new(&material, client).map_err(|_| DtlsError::NoSrtp)?,
+            opener: Opener::new(&material, !client).map_err(|_| DtlsError::NoSrtp)?,
         })
     }
 }

@@ -1,0 +1,55 @@
+//! What the viewers of a stream were sent, counted with the stream so that its
+//! series live as long as it does.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! egress {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counts of one pass over a stream's viewers, or of a stream so far.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct EgressCounts {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        /// The counts of a stream; workers add to them once a pass.
+        #[derive(Default)]
+        pub struct EgressTotals {
+            $($name: AtomicU64,)*
+        }
+
+        impl EgressTotals {
+            /// Adds what happened in a pass.
+            pub fn add(&self, counts: &EgressCounts) {
+                $(if counts.$name > 0 {
+                    self.$name.fetch_add(counts.$name, Ordering::Relaxed);
+                })*
+            }
+
+            /// The counts so far.
+            pub fn snapshot(&self) -> EgressCounts {
+                EgressCounts { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+egress! {
+    /// RTP packets sent over WebRTC, without resends.
+    packets,
+    /// Their payload bytes.
+    bytes,
+    /// Sequence numbers asked for by NACK.
+    nacked,
+    /// Packets sent again.
+    resent,
+    /// Not sent again: no longer in the ring, or lost before it.
+    resend_missed,
+    /// Not sent again: the viewer's share for resends is used up.
+    resend_refused,
+    /// Keyframes that viewers asked for.
+    keyframes_asked,
+    /// Of those, asked of the source.
+    keyframes_forwarded,
+    /// Cursors that the ring overtook: the viewer starts anew at a keyframe.
+    overrun,
+}

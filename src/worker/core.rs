@@ -1,0 +1,327 @@
+//! Everything that a worker does, but for waiting and the socket: sans-IO.
+//!
+//! Order of calls in a turn: [`Core::handle_datagram`] for each datagram that came,
+//! then [`Core::turn`], which works the queues, advances rings and cursors, and does
+//! what is due; then [`Core::wait`] says how long nothing will happen by itself.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::directory::Claim;
+use super::mailbox::{Inbox, Mail, Mailbox};
+use super::peer::{Outlet, Peer, Role};
+use super::pool::Shared;
+use super::session::{NewSession, SessionId};
+use super::stats::WorkerStats;
+use super::streams::Streams;
+use crate::hub::EgressCounts;
+use crate::net::udp::DatagramSink;
+use crate::webrtc::classify::{Class, classify};
+use crate::webrtc::ice_lite::BindingRequest;
+use crate::webrtc::transport::TransportState;
+
+/// Messages taken from each queue in one turn.
+const MAIL_PER_TURN: usize = 1024;
+/// Pause between two slices for viewers that are behind, so that a joining viewer
+/// is sent its GOP at about 16 000 packets a second and not in one burst.
+const SLICE_PAUSE: Duration = Duration::from_millis(2);
+/// Longest wait, so that a missed wake-up cannot last.
+const MAX_WAIT: Duration = Duration::from_millis(500);
+
+/// The peers of one worker and all that happens to them. owner: the worker.
+pub(super) struct Core<S> {
+    index: usize,
+    inbox: Inbox,
+    mailbox: Arc<Mailbox>,
+    shared: Arc<Shared>,
+    stats: Arc<WorkerStats>,
+    /// What is to be sent.
+    pub(super) sink: S,
+    peers: Slab<Peer>,
+    by_ufrag: HashMap<String, usize>,
+    by_address: HashMap<SocketAddr, usize>,
+    by_session: HashMap<SessionId, usize>,
+    streams: Streams,
+    /// When peers are due; an entry is stale unless the peer's `scheduled` equals it.
+    timers: BinaryHeap<Reverse<(Instant, usize)>>,
+    stopping: bool,
+}
+
+impl<S: DatagramSink> Core<S> {
+    pub(super) fn new(index: usize, inbox: Inbox, shared: Arc<Shared>, sink: S) -> Self {
+        let mailbox = shared.mailboxes[index].clone();
+        Self {
+            index,
+            inbox,
+            stats: shared.stats[index].clone(),
+            streams: Streams::new(mailbox.clone()),
+            mailbox,
+            shared,
+            sink,
+            peers: Slab::new(),
+            by_ufrag: HashMap::new(),
+            by_address: HashMap::new(),
+            by_session: HashMap::new(),
+            timers: BinaryHeap::new(),
+            stopping: false,
+        }
+    }
+
+    /// Told to shut down.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Works the queues, advances the rings and cursors, does what is due.
+    pub(super) fn turn(&mut self, now: Instant) {
+        self.take_mail(now);
+        self.take_media(now);
+        if self.mailbox.take_poke() {
+            self.poll_publishers(now);
+        }
+        self.fan_out(now);
+        self.run_timers(now);
+    }
+
+    /// How long nothing will happen by itself.
+    pub(super) fn wait(&self, now: Instant) -> Duration {
+        let waiting =
+            !self.inbox.mail.is_empty() || !self.inbox.media.is_empty() || self.mailbox.is_poked();
+        if waiting {
+            return Duration::ZERO;
+        }
+        let mut wait = if self.streams.any_touched() { SLICE_PAUSE } else { MAX_WAIT };
+        if let Some(Reverse((at, _))) = self.timers.peek() {
+            wait = wait.min(at.saturating_duration_since(now));
+        }
+        wait
+    }
+
+    /// Takes a datagram of the media port. `fresh`: it came from our own socket, and
+    /// may be passed on to its owner.
+    pub(super) fn handle_datagram(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        bytes: &mut [u8],
+        fresh: bool,
+    ) {
+        let Some(class) = classify(bytes) else { return self.stats.reject("unclassified") };
+        if class == Class::Stun {
+            return self.handle_stun(now, from, bytes, fresh);
+        }
+        let Some(&key) = self.by_address.get(&from) else {
+            let owner = if fresh { self.shared.directory.owner_of(from) } else { None };
+            return match owner {
+                Some(owner) if owner != self.index => self.forward(owner, from, bytes),
+                _ => self.stats.reject("unknown_peer"),
+            };
+        };
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        match class {
+            Class::Dtls => peer.transport.handle_dtls(now, bytes),
+            Class::Rtp => peer.handle_rtp(now, bytes, &self.stats),
+            Class::Rtcp => {
+                let mut send =
+                    Outlet { shared: &self.shared, stats: &self.stats, sink: &mut self.sink };
+                peer.handle_rtcp(now, bytes, &mut self.streams, &mut send);
+            }
+            Class::Stun => {}
+        }
+        self.settle(now, key);
+    }
+
+    fn handle_stun(&mut self, now: Instant, from: SocketAddr, bytes: &[u8], fresh: bool) {
+        let request = match BindingRequest::parse(bytes) {
+            Ok(request) => request,
+            Err(reject) => return self.stats.reject(reject.as_str()),
+        };
+        let key = match self.by_ufrag.get(request.local_ufrag()) {
+            Some(key) => *key,
+            None => match self.shared.directory.claim(request.local_ufrag(), self.index) {
+                Claim::New(session) => self.take_in(now, *session),
+                Claim::Owned(owner) if owner != self.index && fresh => {
+                    return self.forward(owner, from, bytes);
+                }
+                Claim::Owned(_) | Claim::Unknown => {
+                    return self.stats.reject("stun_unknown_ufrag");
+                }
+            },
+        };
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        match peer.transport.handle_binding(now, request, from) {
+            Err(reject) => self.stats.reject(reject.as_str()),
+            Ok(change) => {
+                let id = peer.id;
+                if let Some(old) = change.removed {
+                    self.by_address.remove(&old);
+                    self.shared.directory.remove_address(id, old);
+                }
+                if change.added {
+                    // An address changes hands when a NAT gives it to another peer.
+                    self.by_address.insert(from, key);
+                    self.shared.directory.add_address(id, from, self.index);
+                }
+            }
+        }
+        self.settle(now, key);
+    }
+
+    fn forward(&self, owner: usize, from: SocketAddr, bytes: &[u8]) {
+        if let Some(mailbox) = self.shared.mailboxes.get(owner) {
+            self.stats.forwarded.fetch_add(1, Ordering::Relaxed);
+            // A full queue drops the datagram, as a full socket would.
+            let _ = mailbox.send(Mail::Datagram { from, bytes: bytes.to_vec() });
+        }
+    }
+
+    /// Makes a claimed session a peer of this worker.
+    fn take_in(&mut self, now: Instant, session: NewSession) -> usize {
+        let id = session.id;
+        let ufrag = session.credentials.ufrag.clone();
+        let entry = self.peers.vacant_entry();
+        let key = entry.key();
+        let peer = Peer::new(session, &mut self.streams, &self.shared, &self.mailbox, now);
+        entry.insert(peer);
+        self.by_ufrag.insert(ufrag, key);
+        self.by_session.insert(id, key);
+        key
+    }
+
+    fn take_mail(&mut self, now: Instant) {
+        for _ in 0..MAIL_PER_TURN {
+            let Ok(mail) = self.inbox.mail.try_recv() else { return };
+            match mail {
+                Mail::Datagram { from, mut bytes } => {
+                    self.handle_datagram(now, from, &mut bytes, false);
+                }
+                Mail::RestartIce { session, credentials } => {
+                    if let Some(&key) = self.by_session.get(&session) {
+                        self.by_ufrag.insert(credentials.ufrag.clone(), key);
+                        self.peers[key].ufrags.push(credentials.ufrag.clone());
+                        self.peers[key].transport.restart_ice(credentials);
+                    }
+                }
+                Mail::Close { session, reason } => {
+                    if let Some(&key) = self.by_session.get(&session) {
+                        self.end(now, key, reason);
+                    }
+                }
+                Mail::StreamEnded(stream) => {
+                    for key in self.streams.end(stream) {
+                        self.end(now, key, "stream_ended");
+                    }
+                }
+                Mail::Shutdown => self.stopping = true,
+            }
+        }
+    }
+
+    fn take_media(&mut self, now: Instant) {
+        for _ in 0..MAIL_PER_TURN {
+            let Ok(media) = self.inbox.media.try_recv() else { return };
+            self.streams.push(now, media.stream, media.layer, media.packet);
+        }
+    }
+
+    fn poll_publishers(&mut self, now: Instant) {
+        let publishes =
+            |(key, peer): (usize, &Peer)| matches!(peer.role, Role::Publisher(_)).then_some(key);
+        let keys: Vec<usize> = self.peers.iter().filter_map(publishes).collect();
+        for key in keys {
+            self.settle(now, key);
+        }
+    }
+
+    /// Advances every viewer of every stream whose rings have grown.
+    fn fan_out(&mut self, now: Instant) {
+        let mut send = Outlet { shared: &self.shared, stats: &self.stats, sink: &mut self.sink };
+        for stream in self.streams.take_touched() {
+            let mut behind = false;
+            let mut counts = EgressCounts::default();
+            for i in 0..stream.viewers.len() {
+                let Some(peer) = self.peers.get_mut(stream.viewers[i]) else { continue };
+                behind |= peer.pump(now, stream, &mut counts, &mut send);
+            }
+            // Another starts the next pass: nobody is always last.
+            if !stream.viewers.is_empty() {
+                stream.viewers.rotate_left(1);
+            }
+            stream.touched |= behind;
+            stream.stream.egress.add(&counts);
+        }
+    }
+
+    fn run_timers(&mut self, now: Instant) {
+        while let Some(&Reverse((at, key))) = self.timers.peek() {
+            if at > now {
+                return;
+            }
+            self.timers.pop();
+            if let Some(peer) = self.peers.get_mut(key).filter(|peer| peer.scheduled == Some(at)) {
+                peer.scheduled = None;
+                peer.handle_timeout(now);
+                self.settle(now, key);
+            }
+        }
+    }
+
+    /// After anything happened to a peer: sends what it has to say, ends it when it
+    /// is over, and notes when it is due again.
+    fn settle(&mut self, now: Instant, key: usize) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        peer.greet(now, key, &self.shared, &mut self.streams);
+        let over = peer.advance(now, &self.shared);
+        peer.transmit(&mut self.sink);
+        if let Some(reason) = over {
+            return self.end(now, key, reason);
+        }
+        let due = peer.poll_timeout();
+        if peer.scheduled.is_none_or(|scheduled| due < scheduled) {
+            peer.scheduled = Some(due);
+            self.timers.push(Reverse((due, key)));
+        }
+    }
+
+    fn end(&mut self, now: Instant, key: usize, reason: &'static str) {
+        let Some(mut peer) = self.peers.try_remove(key) else { return };
+        peer.close(now);
+        peer.transmit(&mut self.sink);
+        for ufrag in &peer.ufrags {
+            self.by_ufrag.remove(ufrag);
+        }
+        for address in peer.transport.paths() {
+            if self.by_address.get(&address) == Some(&key) {
+                self.by_address.remove(&address);
+            }
+        }
+        self.by_session.remove(&peer.id);
+        self.shared.directory.forget(peer.id);
+        let connected = peer.transport.state() != TransportState::Connecting;
+        tracing::info!(
+            table = %peer.table,
+            sessionId = %peer.id,
+            kind = peer.role.kind().as_str(),
+            reason,
+            connected,
+            seconds = now.saturating_duration_since(peer.created).as_secs(),
+            "session ended"
+        );
+        self.shared.metrics.session_ended(peer.role.kind(), reason);
+        peer.leave(key, reason, &mut self.streams);
+    }
+
+    /// Ends every session.
+    pub(super) fn end_all(&mut self, now: Instant) {
+        let keys: Vec<usize> = self.peers.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.end(now, key, "shutdown");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Who owns which peer: the one table that all workers and the HTTP side share.
+//!
+//! It is off the packet path: a worker looks here only for a user fragment or an
+//! address that it does not know itself.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::session::{NewSession, SessionId};
+use crate::hub::TableName;
+use crate::qos::SessionKind;
+use crate::webrtc::ice_lite::IceCredentials;
+use crate::webrtc::transport::MAX_PATHS;
+
+/// How many sessions there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionLimits {
+    /// WHEP viewers.
+    pub viewers: usize,
+    /// WHIP publishers.
+    pub publishers: usize,
+}
+
+/// A session that was not admitted because there are as many of its kind as allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("as many sessions as allowed")]
+pub struct TooManySessions;
+
+/// What the HTTP side may know of a session.
+#[derive(Clone, Debug)]
+pub struct SessionView {
+    /// Viewer or publisher.
+    pub kind: SessionKind,
+    /// Its table.
+    pub table: TableName,
+    /// The local user fragment in force; it names the ICE session (RFC 9725 §4.3.1).
+    pub ufrag: String,
+    /// The peer's user fragment.
+    pub remote_ufrag: String,
+}
+
+struct Entry {
+    view: SessionView,
+    /// The user fragments that lead to it: the current one, after a restart the former too.
+    ufrags: Vec<String>,
+    addresses: Vec<SocketAddr>,
+    place: Place,
+}
+
+enum Place {
+    /// No binding request yet.
+    Waiting(Box<NewSession>),
+    /// The worker with this index owns it.
+    Owned(usize),
+}
+
+#[derive(Default)]
+struct Inner {
+    sessions: HashMap<SessionId, Entry>,
+    ufrags: HashMap<String, SessionId>,
+    addresses: HashMap<SocketAddr, usize>,
+    viewers: usize,
+    publishers: usize,
+    /// Tables without viewers are not listed.
+    viewers_by_table: HashMap<TableName, usize>,
+}
+
+/// What a user fragment leads to.
+pub(super) enum Claim {
+    /// Yours from now on.
+    New(Box<NewSession>),
+    /// Another worker's, by its index.
+    Owned(usize),
+    /// Nobody's.
+    Unknown,
+}
+
+/// Where a session is.
+pub(super) enum Found {
+    /// It was waiting, and is removed now; dropping it frees it.
+    Removed(#[allow(dead_code, reason = "dropped outside the lock")] Box<NewSession>),
+    /// The worker with this index owns it.
+    Owned(usize),
+}
+
+pub(super) struct Directory {
+    inner: Mutex<Inner>,
+    limits: SessionLimits,
+}
+
+impl Directory {
+    pub(super) fn new(limits: SessionLimits) -> Self {
+        Self { inner: Mutex::default(), limits }
+    }
+
+    /// Whether one more session of `kind` would be admitted now.
+    pub(super) fn has_room(&self, kind: SessionKind) -> bool {
+        self.lock().has_room(kind, self.limits)
+    }
+
+    pub(super) fn admit(&self, session: Box<NewSession>) -> Result<(), TooManySessions> {
+        let kind = session.role.kind();
+        let ufrag = session.credentials.ufrag.clone();
+        let view = SessionView {
+            kind,
+            table: session.table.clone(),
+            ufrag: ufrag.clone(),
+            remote_ufrag: session.remote_ufrag.clone(),
+        };
+        let mut inner = self.lock();
+        if !inner.has_room(kind, self.limits) {
+            return Err(TooManySessions);
+        }
+        *inner.count(kind) += 1;
+        if kind == SessionKind::Viewer {
+            *inner.viewers_by_table.entry(session.table.clone()).or_default() += 1;
+        }
+        let id = session.id;
+        inner.ufrags.insert(ufrag.clone(), id);
+        let place = Place::Waiting(session);
+        inner.sessions.insert(id, Entry { view, ufrags: vec![ufrag], addresses: vec![], place });
+        Ok(())
+    }
+
+    pub(super) fn view(&self, id: SessionId) -> Option<SessionView> {
+        self.lock().sessions.get(&id).map(|entry| entry.view.clone())
+    }
+
+    /// Gives the session of `ufrag` to `worker` unless it has an owner.
+    pub(super) fn claim(&self, ufrag: &str, worker: usize) -> Claim {
+        let mut inner = self.lock();
+        let Inner { sessions, ufrags, .. } = &mut *inner;
+        let Some(entry) = ufrags.get(ufrag).and_then(|id| sessions.get_mut(id)) else {
+            return Claim::Unknown;
+        };
+        match std::mem::replace(&mut entry.place, Place::Owned(worker)) {
+            Place::Waiting(session) => Claim::New(session),
+            Place::Owned(owner) => {
+                entry.place = Place::Owned(owner);
+                Claim::Owned(owner)
+            }
+        }
+    }
+
+    /// The worker that owns the peer at `address`.
+    pub(super) fn owner_of(&self, address: SocketAddr) -> Option<usize> {
+        self.lock().addresses.get(&address).copied()
+    }
+
+    /// Notes that `id` came from `address`, so that other workers can pass strays on.
+    pub(super) fn add_address(&self, id: SessionId, address: SocketAddr, worker: usize) {
+        let mut inner = self.lock();
+        let Inner { sessions, addresses, .. } = &mut *inner;
+        if let Some(entry) = sessions.get_mut(&id)
+            && entry.addresses.len() < MAX_PATHS
+        {
+            entry.addresses.push(address);
+            addresses.insert(address, worker);
+        }
+    }
+
+    pub(super) fn remove_address(&self, id: SessionId, address: SocketAddr) {
+        let mut inner = self.lock();
+        inner.addresses.remove(&address);
+        if let Some(entry) = inner.sessions.get_mut(&id) {
+            entry.addresses.retain(|other| *other != address);
+        }
+    }
+
+    /// Puts new credentials in force: in a waiting session at once; for an owned one
+    /// the caller tells the worker whose index is returned.
+    pub(super) fn restart_ice(
+        &self,
+        id: SessionId,
+        credentials: &IceCredentials,
+        remote_ufrag: &str,
+    ) -> Option<usize> {
+        let mut inner = self.lock();
+        let Inner { sessions, ufrags, .. } = &mut *inner;
+        let entry = sessions.get_mut(&id)?;
+        // The current and the new one stay; an older one is forgotten.
+        while entry.ufrags.len() > 1 {
+            ufrags.remove(&entry.ufrags.remove(0));
+        }
+        entry.ufrags.push(credentials.ufrag.clone());
+        entry.view.ufrag.clone_from(&credentials.ufrag);
+        entry.view.remote_ufrag = remote_ufrag.to_owned();
+        ufrags.insert(credentials.ufrag.clone(), id);
+        match &mut entry.place {
+            Place::Waiting(session) => {
+                session.credentials = credentials.clone();
+                None
+            }
+            Place::Owned(worker) => Some(*worker),
+        }
+    }
+
+    /// Removes a waiting session, or tells who owns it.
+    pub(super) fn close(&self, id: SessionId) -> Option<Found> {
+        let mut inner = self.lock();
+        match inner.sessions.get(&id)?.place {
+            Place::Owned(worker) => Some(Found::Owned(worker)),
+            Place::Waiting(_) => inner.remove(id).map(Found::Removed),
+        }
+    }
+
+    /// Forgets a session that its owner has ended.
+    pub(super) fn forget(&self, id: SessionId) {
+        self.lock().remove(id);
+    }
+
+    /// Removes and returns the sessions whose first binding request is overdue.
+    pub(super) fn take_overdue(&self, now: Instant, bound: Duration) -> Vec<Box<NewSession>> {
+        let mut inner = self.lock();
+        let overdue = |entry: &Entry| match &entry.place {
+            Place::Waiting(session) => now.saturating_duration_since(session.created) > bound,
+            Place::Owned(_) => false,
+        };
+        let ids: Vec<_> =
+            inner.sessions.iter().filter(|(_, e)| overdue(e)).map(|(id, _)| *id).collect();
+        ids.into_iter().filter_map(|id| inner.remove(id)).collect()
+    }
+
+    /// Sessions of `kind`, waiting or owned.
+    pub(super) fn count(&self, kind: SessionKind) -> usize {
+        *self.lock().count(kind)
+    }
+
+    /// Viewers of `table`, waiting or owned.
+    pub(super) fn viewers_of(&self, table: &TableName) -> usize {
+        self.lock().viewers_by_table.get(table).copied().unwrap_or(0)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No code panics while it holds this lock; the maps are whole in any case.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn has_room(&mut self, kind: SessionKind, limits: SessionLimits) -> bool {
+        let limit = match kind {
+            SessionKind::Viewer => limits.viewers,
+            SessionKind::Publisher => limits.publishers,
+        };
+        *self.count(kind) < limit
+    }
+
+    fn count(&mut self, kind: SessionKind) -> &mut usize {
+        match kind {
+            SessionKind::Viewer => &mut self.viewers,
+            SessionKind::Publisher => &mut self.publishers,
+        }
+    }
+
+    fn remove(&mut self, id: SessionId) -> Option<Box<NewSession>> {
+        let entry = self.sessions.remove(&id)?;
+        *self.count(entry.view.kind) -= 1;
+        if entry.view.kind == SessionKind::Viewer {
+            self.forget_viewer_of(&entry.view.table);
+        }
+        for ufrag in &entry.ufrags {
+            self.ufrags.remove(ufrag);
+        }
+        for address in &entry.addresses {
+            self.addresses.remove(address);
+        }
+        match entry.place {
+            Place::Waiting(session) => Some(session),
+            Place::Owned(_) => None,
+        }
+    }
+    fn forget_viewer_of(&mut self, table: &TableName) {
+        if let Some(count) = self.viewers_by_table.get_mut(table) {
+            *count -= 1;
+            if *count == 0 {
+                self.viewers_by_table.remove(table);
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The media workers as the rest of the program sees them: admit a session,
+//! restart its ICE, end it, count it.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::directory::{Directory, Found, SessionLimits, SessionView, TooManySessions};
+use super::mailbox::{Mail, Mailbox, mailbox};
+use super::run::{SOCKET_TOKEN, WAKER_TOKEN, Worker};
+use super::session::{NewSession, SessionId};
+use super::stats::{WorkerStats, WorkerTotals};
+use crate::hub::TableName;
+use crate::ingest::whip::ReceiverSettings;
+use crate::net::udp::{UdpSettings, open_sockets};
+use crate::qos::{Metrics, SessionKind};
+use crate::rtp::extensions::PlayoutDelay;
+use crate::time::Clock;
+use crate::webrtc::dtls::DtlsIdentity;
+use crate::webrtc::ice_lite::IceCredentials;
+use crate::webrtc::transport::TransportTimeouts;
+
+/// Settings of the media workers.
+#[derive(Clone, Debug)]
+pub struct PoolSettings {
+    /// How many workers; one socket and one thread each. At least 1.
+    pub workers: usize,
+    /// The media port's sockets.
+    pub udp: UdpSettings,
+    /// The addresses that answers announce, without port.
+    pub addresses: Vec<IpAddr>,
+    /// How many sessions there may be.
+    pub limits: SessionLimits,
+    /// How long a peer may take, and be silent.
+    pub timeouts: TransportTimeouts,
+    /// A publisher that sends no media for this long is dead.
+    pub ingest_timeout: Duration,
+    /// How publishers' media is received.
+    pub receiver: ReceiverSettings,
+    /// What viewers are told of their playout delay.
+    pub playout_delay: PlayoutDelay,
+}
+
+/// What every worker has of the settings.
+pub(super) struct Shared {
+    pub(super) settings: PoolSettings,
+    pub(super) identity: Arc<DtlsIdentity>,
+    pub(super) directory: Directory,
+    pub(super) mailboxes: Vec<Arc<Mailbox>>,
+    pub(super) stats: Vec<Arc<WorkerStats>>,
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
+}
+
+/// The media workers. Shared as `Arc<MediaPool>`.
+pub struct MediaPool {
+    shared: Arc<Shared>,
+    port: u16,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl MediaPool {
+    /// Opens the media port and starts the workers.
+    ///
+    /// # Errors
+    /// The system's error, when the port or a thread cannot be had.
+    pub fn start(
+        settings: PoolSettings,
+        identity: Arc<DtlsIdentity>,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> io::Result<Arc<Self>> {
+        let sockets = open_sockets(&settings.udp, settings.workers)?;
+        let port = match sockets.first() {
+            Some(socket) => socket.local_addr()?.port(),
+            None => return Err(io::Error::new(io::ErrorKind::InvalidInput, "no media worker")),
+        };
+        let mut parts = Vec::new();
+        let mut mailboxes = Vec::new();
+        for socket in sockets {
+            let poll = mio::Poll::new()?;
+            let (mailbox, inbox) = mailbox(mio::Waker::new(poll.registry(), WAKER_TOKEN)?);
+            let mut socket = mio::net::UdpSocket::from_std(socket);
+            poll.registry().register(&mut socket, SOCKET_TOKEN, mio::Interest::READABLE)?;
+            mailboxes.push(mailbox);
+            parts.push((poll, socket, inbox));
+        }
+        let shared = Arc::new(Shared {
+            directory: Directory::new(settings.limits),
+            stats: parts.iter().map(|_| Arc::default()).collect(),
+            settings,
+            identity,
+            mailboxes,
+            clock,
+            metrics,
+        });
+        let mut threads = Vec::new();
+        for (index, (poll, socket, inbox)) in parts.into_iter().enumerate() {
+            let worker = Worker::new(index, poll, socket, inbox, shared.clone());
+            let name = format!("media-{index}");
+            threads.push(std::thread::Builder::new().name(name).spawn(move || worker.run())?);
+        }
+        Ok(Arc::new(Self { shared, port, threads: Mutex::new(threads) }))
+    }
+
+    /// The media port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The addresses that answers announce.
+    pub fn candidates(&self) -> Vec<SocketAddr> {
+        let addresses = self.shared.settings.addresses.iter();
+        addresses.map(|ip| SocketAddr::new(*ip, self.port)).collect()
+    }
+
+    /// The certificate that answers announce.
+    pub fn identity(&self) -> &DtlsIdentity {
+        &self.shared.identity
+    }
+
+    /// Whether one more session of `kind` would be admitted now.
+    pub fn has_room(&self, kind: SessionKind) -> bool {
+        self.shared.directory.has_room(kind)
+    }
+
+    /// Takes a session in; it waits for its first binding request.
+    ///
+    /// # Errors
+    /// [`TooManySessions`].
+    pub fn admit(&self, session: NewSession) -> Result<(), TooManySessions> {
+        self.shared.directory.admit(Box::new(session))
+    }
+
+    /// What may be known of a session.
+    pub fn view(&self, id: SessionId) -> Option<SessionView> {
+        self.shared.directory.view(id)
+    }
+
+    /// Puts new ICE credentials in force for a session (RFC 9725 §4.3.3).
+    pub fn restart_ice(&self, session: SessionId, credentials: IceCredentials, remote_ufrag: &str) {
+        let owner = self.shared.directory.restart_ice(session, &credentials, remote_ufrag);
+        if let Some(worker) = owner {
+            // When it does not fit, the peer's checks fail and it restarts again.
+            self.mail(worker, Mail::RestartIce { session, credentials });
+        }
+    }
+
+    /// Ends a session. Returns false when there is none with this id.
+    pub fn close(&self, session: SessionId, reason: &'static str) -> bool {
+        let found = self.shared.directory.close(session);
+        match found {
+            None => return false,
+            Some(Found::Removed(_)) => {}
+            Some(Found::Owned(worker)) => self.mail(worker, Mail::Close { session, reason }),
+        }
+        true
+    }
+
+    /// Sessions of `kind`.
+    pub fn count(&self, kind: SessionKind) -> usize {
+        self.shared.directory.count(kind)
+    }
+
+    /// WebRTC viewers of `table`.
+    pub fn viewers_of(&self, table: &TableName) -> usize {
+        self.shared.directory.viewers_of(table)
+    }
+
+    /// The counters of all workers.
+    pub fn totals(&self) -> WorkerTotals {
+        let mut totals = WorkerTotals::default();
+        for (stats, mailbox) in self.shared.stats.iter().zip(&self.shared.mailboxes) {
+            stats.mailbox_overflows.store(mailbox.overflows(), Ordering::Relaxed);
+            totals.add(stats);
+        }
+        totals
+    }
+
+    /// Nanoseconds each worker was busy since it started.
+    pub fn busy_nanos(&self) -> Vec<u64> {
+        self.shared.stats.iter().map(|s| s.busy_nanos.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Frees sessions whose peer never came. To be called about once a second.
+    pub fn sweep(&self, now: Instant) {
+        let bound = self.shared.settings.timeouts.connect;
+        for session in self.shared.directory.take_overdue(now, bound) {
+            let kind = session.role.kind();
+            tracing::info!(table = %session.table, sessionId = %session.id, "peer never came");
+            self.shared.metrics.session_ended(kind, "connect_timeout");
+        }
+    }
+
+    /// Ends all sessions and threads, and waits for the threads.
+    pub fn shutdown(&self) {
+        for mailbox in &self.shared.mailboxes {
+            // A worker whose queue is full looks at it before it sleeps, so a retry ends.
+            while mailbox.send(Mail::Shutdown).is_err() {
+                std::thread::yield_now();
+            }
+        }
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a media worker panicked");
+            }
+        }
+    }
+
+    fn mail(&self, worker: usize, mail: Mail) {
+        if let Some(mailbox) = self.shared.mailboxes.get(worker) {
+            let _ = mailbox.send(mail);
+        }
+    }
+}

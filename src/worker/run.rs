@@ -1,0 +1,98 @@
+//! The thread of one worker: its socket, its wait, its clock. What it does is in
+//! [`super::core`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use mio::net::UdpSocket;
+use mio::{Events, Poll, Token};
+
+use super::core::Core;
+use super::mailbox::{Inbox, Mailbox};
+use super::pool::Shared;
+use super::stats::WorkerStats;
+use crate::net::udp::{BATCH, ReceiveBatch, SendBatch};
+
+pub(super) const SOCKET_TOKEN: Token = Token(0);
+pub(super) const WAKER_TOKEN: Token = Token(1);
+
+/// Batches of datagrams taken in one turn: reception must not starve sending.
+const RECEIVE_BATCHES: usize = 8;
+
+pub(super) struct Worker {
+    poll: Poll,
+    socket: UdpSocket,
+    mailbox: Arc<Mailbox>,
+    stats: Arc<WorkerStats>,
+    core: Core<SendBatch>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        index: usize,
+        poll: Poll,
+        socket: UdpSocket,
+        inbox: Inbox,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let batch = SendBatch::new(&socket, shared.settings.udp.ipv6);
+        Self {
+            poll,
+            socket,
+            mailbox: shared.mailboxes[index].clone(),
+            stats: shared.stats[index].clone(),
+            core: Core::new(index, inbox, shared, batch),
+        }
+    }
+
+    /// Runs until it is told to shut down.
+    #[allow(clippy::disallowed_methods, reason = "the worker reads the clock for its machines")]
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(4);
+        let mut received = ReceiveBatch::default();
+        let mut now = Instant::now();
+        while !self.core.is_stopping() {
+            // Announced before the queues are looked at, so that no message slips in between.
+            self.mailbox.fall_asleep();
+            let wait = self.core.wait(now);
+            let busy = now.elapsed().as_nanos() as u64;
+            self.stats.busy_nanos.fetch_add(busy, Ordering::Relaxed);
+            if let Err(error) = self.poll.poll(&mut events, Some(wait))
+                && error.kind() != std::io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "waiting for the media port failed");
+            }
+            self.mailbox.awake();
+            now = Instant::now();
+            self.receive(now, &mut received);
+            self.core.turn(now);
+            self.core.sink.flush();
+            let dropped = self.core.sink.take_dropped();
+            self.stats.send_dropped.fetch_add(dropped, Ordering::Relaxed);
+        }
+        self.core.end_all(now);
+        self.core.sink.flush();
+    }
+
+    fn receive(&mut self, now: Instant, received: &mut ReceiveBatch) {
+        for _ in 0..RECEIVE_BATCHES {
+            let count = match received.receive(&self.socket) {
+                Ok(count) => count,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                // An error of an earlier send (ICMP unreachable) shows up here.
+                Err(_) => continue,
+            };
+            for i in 0..count {
+                if let Some((from, datagram)) = received.datagram(i) {
+                    self.stats.datagrams_received.fetch_add(1, Ordering::Relaxed);
+                    self.stats.bytes_received.fetch_add(datagram.len() as u64, Ordering::Relaxed);
+                    self.core.handle_datagram(now, from, datagram, true);
+                }
+            }
+            if count < BATCH {
+                return;
+            }
+        }
+    }
+}
