@@ -1,3 +1,5 @@
-//! Out to the players: fan-out over WebRTC, and LL-HLS.
+//! The ways out: how viewers get the media of the hub. The children never
+//! import each other.
 
 pub mod fanout;
+pub mod hls;

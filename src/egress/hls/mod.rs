@@ -1,0 +1,281 @@
+//! Low-Latency HLS: the mass channel, and the fallback where WebRTC cannot pass.
+//!
+//! ```text
+//!  hub frames ─ packager ─┬ segmenter ─ cutter ─ fmp4   samples → parts → segments
+//!  (tokio task per table) └ store ─ playlist            what is listed and fetchable
+//!  http ─ blocking                                      answer now, later, or not at all
+//! ```
+//!
+//! All but `packager` and `http` is sans-IO. The packager publishes an immutable
+//! snapshot per part over a watch channel; everybody who waits for a version
+//! shares its one rendered and gzipped playlist, so the cost of a playlist does
+//! not grow with viewers. VP8 has no place in fMP4 for HLS players: such a table
+//! is audio only here, and absent when it has no sound.
+
+mod blocking;
+mod cutter;
+mod fmp4;
+mod http;
+mod packager;
+mod playlist;
+mod sample;
+mod segmenter;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::codec::{Codec, MediaKind};
+use crate::hub::{Registry, RegistryEvent, Stream, TableName};
+use crate::media::{LayerId, TrackInfo};
+use crate::time::Clock;
+
+pub use http::router;
+use packager::{Live, Packager, Source};
+use segmenter::RenditionSource;
+
+/// A stream that is too busy to take a subscription is asked again after this long.
+const SUBSCRIBE_RETRY: Duration = Duration::from_millis(100);
+
+/// How LL-HLS is made and served. Checked by the configuration, not here.
+#[derive(Debug, Clone)]
+pub struct HlsSettings {
+    /// PART-TARGET: no part is longer.
+    pub part_target: Duration,
+    /// Segments end at the first keyframe near this length; TARGETDURATION is
+    /// this, rounded up to seconds.
+    pub segment_target: Duration,
+    /// Content that a playlist lists.
+    pub window: Duration,
+    /// Bytes of media held per rendition; past it the oldest segments go early.
+    pub max_window_bytes: usize,
+    /// How long an ended stream can still be fetched.
+    pub linger: Duration,
+    /// How long a request may wait for a stream that has just started.
+    pub start_wait: Duration,
+    /// Requests that may be held at once, over all tables; more get 503.
+    pub max_held_requests: u64,
+}
+
+impl Default for HlsSettings {
+    fn default() -> Self {
+        Self {
+            part_target: Duration::from_millis(500),
+            segment_target: Duration::from_secs(2),
+            window: Duration::from_secs(30),
+            max_window_bytes: 64 << 20,
+            linger: Duration::from_secs(30),
+            start_wait: Duration::from_secs(5),
+            max_held_requests: 20_000,
+        }
+    }
+}
+
+/// What LL-HLS did so far. Read by the metrics; each field says what it counts.
+#[derive(Debug, Default)]
+pub struct HlsStats {
+    /// Requests for multivariant playlists.
+    pub multivariant_requests: AtomicU64,
+    /// Requests for media playlists.
+    pub playlist_requests: AtomicU64,
+    /// Requests for parts.
+    pub part_requests: AtomicU64,
+    /// Requests for segments.
+    pub segment_requests: AtomicU64,
+    /// Requests for init segments.
+    pub init_requests: AtomicU64,
+    /// Requests that are being held now (a gauge).
+    pub held_requests: AtomicU64,
+    /// Requests that were held too long and got 503.
+    pub timed_out_requests: AtomicU64,
+    /// Requests refused because too many were held.
+    pub refused_requests: AtomicU64,
+    /// Bytes of bodies answered.
+    pub bytes_out: AtomicU64,
+    /// Parts made.
+    pub parts: AtomicU64,
+    /// Segments completed.
+    pub segments: AtomicU64,
+    /// Frames dropped because a packager's queue was full.
+    pub frames_dropped_queue: AtomicU64,
+    /// Frames dropped because they could not be decoded or placed on the timeline.
+    pub frames_dropped_unusable: AtomicU64,
+    /// Keyframes asked for.
+    pub keyframes_asked: AtomicU64,
+    /// From capture of the newest part's newest frame to its publication, in
+    /// microseconds (a gauge).
+    pub publish_delay_micros: AtomicU64,
+}
+
+/// The LL-HLS side of the gateway. Shared as `Arc<Hls>`.
+pub struct Hls {
+    settings: HlsSettings,
+    registry: Arc<Registry>,
+    clock: Clock,
+    stats: Arc<HlsStats>,
+    /// Live tables and those that lingeringly ended; bounded by the registry's
+    /// bound on tables, because a table has one entry.
+    tables: Mutex<HashMap<TableName, Arc<Live>>>,
+}
+
+impl Hls {
+    /// The service; [`Self::run`] makes it follow the registry.
+    pub fn new(settings: HlsSettings, registry: Arc<Registry>, clock: Clock) -> Arc<Self> {
+        let (stats, tables) = (Arc::default(), Mutex::default());
+        Arc::new(Self { settings, registry, clock, stats, tables })
+    }
+
+    /// Packages every live stream until `shutdown` completes. Packagers end with
+    /// their streams.
+    pub async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()>) {
+        let mut events = self.registry.events();
+        let mut shutdown = pin!(shutdown);
+        self.adopt_all();
+        loop {
+            tokio::select! {
+                () = &mut shutdown => return,
+                event = events.recv() => match event {
+                    Ok(RegistryEvent::Live(stream)) => self.adopt(&stream),
+                    // The packager sees the end itself, after the last frame.
+                    Ok(RegistryEvent::Ended(..)) => {}
+                    Err(RecvError::Lagged(_)) => self.adopt_all(),
+                    Err(RecvError::Closed) => return,
+                },
+            }
+        }
+    }
+
+    /// Estimate of the viewers of a table: the most requests of its leading
+    /// rendition that were waiting for one version, over the newest versions. A
+    /// low-latency player always has exactly one such request; players that do
+    /// not block are not counted.
+    pub fn viewers(&self, table: &TableName) -> usize {
+        self.live(table).map_or(0, |live| live.viewers())
+    }
+
+    /// What was done so far.
+    pub fn stats(&self) -> &Arc<HlsStats> {
+        &self.stats
+    }
+
+    fn live(&self, table: &TableName) -> Option<Arc<Live>> {
+        self.lock().get(table).cloned()
+    }
+
+    fn adopt_all(self: &Arc<Self>) {
+        for stream in self.registry.list() {
+            if stream.is_live() {
+                self.adopt(&stream);
+            }
+        }
+    }
+
+    /// Starts packaging a stream, once.
+    fn adopt(self: &Arc<Self>, stream: &Arc<Stream>) {
+        let token = format!("{:016x}", rand::random::<u64>());
+        let asker = stream.clone();
+        let source = Source {
+            stream: Some(stream.id),
+            table: stream.table.clone(),
+            token,
+            renditions: renditions(stream),
+            // A full queue is asked again by the segmenter.
+            request_keyframe: Box::new(move |layer| _ = asker.request_keyframe(layer)),
+        };
+        if self.live(&stream.table).is_some_and(|live| live.stream == Some(stream.id)) {
+            return;
+        }
+        let Some((packager, _)) = self.start(source) else {
+            tracing::info!(table = %stream.table, "no track that HLS can carry");
+            return;
+        };
+        let (hls, stream) = (self.clone(), stream.clone());
+        tokio::spawn(async move {
+            hls.package(packager, &stream).await;
+        });
+    }
+
+    /// Makes the packager of a source and lists its table. `None` when HLS can
+    /// carry no track of it.
+    fn start(&self, source: Source) -> Option<(Packager, Arc<Live>)> {
+        let table = source.table.clone();
+        let packager = Packager::new(&self.settings, source, self.stats.clone(), self.clock)?;
+        let live = packager.live().clone();
+        self.lock().insert(table, live.clone());
+        Some((packager, live))
+    }
+
+    async fn package(&self, mut packager: Packager, stream: &Stream) {
+        let live = packager.live().clone();
+        loop {
+            let sink = packager.sink();
+            if stream.subscribe_frames(Box::new(sink)).is_ok() {
+                packager.run().await;
+                break;
+            }
+            if stream.is_ended() {
+                packager.finish();
+                break;
+            }
+            tokio::time::sleep(SUBSCRIBE_RETRY).await;
+        }
+        tokio::time::sleep(self.settings.linger).await;
+        self.forget(&live);
+    }
+
+    /// Unlists a table unless another publication took its place.
+    fn forget(&self, live: &Arc<Live>) {
+        let mut tables = self.lock();
+        if tables.get(&live.table).is_some_and(|current| Arc::ptr_eq(current, live)) {
+            tables.remove(&live.table);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TableName, Arc<Live>>> {
+        // No code panics while it holds this lock; the map is whole in any case.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The layers of a stream that become renditions: the best one of each track
+/// whose codec MP4 can carry, one video track and one audio track at most.
+fn renditions(stream: &Stream) -> Vec<RenditionSource> {
+    let mut sources: Vec<RenditionSource> = Vec::new();
+    for (index, info) in stream.tracks.iter().enumerate() {
+        let kind = info.kind();
+        let taken = sources.iter().any(|source| source.codec.kind() == kind);
+        if info.codec == Codec::Vp8 || taken {
+            continue;
+        }
+        let track = index as u8;
+        let layer = LayerId { track, layer: best_layer(stream, track, info) };
+        sources.push(RenditionSource { layer, codec: info.codec, channels: info.channels });
+    }
+    // The leading rendition comes first.
+    sources.sort_by_key(|source| source.codec.kind() == MediaKind::Audio);
+    sources
+}
+
+/// The layer with the largest picture; while sizes are unknown the last one,
+/// because publishers list their layers from small to large.
+fn best_layer(stream: &Stream, track: u8, info: &TrackInfo) -> u8 {
+    let layers = 0..info.rids.len() as u8;
+    let pixels = |layer: &u8| {
+        let seen = stream.layer_snapshot(LayerId { track, layer: *layer }).unwrap_or_default();
+        u64::from(seen.width) * u64::from(seen.height)
+    };
+    layers.max_by_key(pixels).unwrap_or(0)
+}
+
+/// Adds to a counter of [`HlsStats`].
+fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}

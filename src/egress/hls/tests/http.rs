@@ -1,0 +1,442 @@
+//! The routes over a real server on loopback.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use flate2::read::GzDecoder;
+use reqwest::header::{self, HeaderMap};
+use reqwest::{Client, Method, RequestBuilder, Response};
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, yield_now};
+
+use super::fixture::{Feed, START, audio_source, video_source};
+use super::parser::Playlist;
+use crate::codec::Codec;
+use crate::egress::hls::packager::{FrameQueue, Source};
+use crate::egress::hls::segmenter::RenditionSource;
+use crate::egress::hls::{Hls, HlsSettings, router};
+use crate::hub::{FrameSink, Registry};
+use crate::media::LayerId;
+use crate::time::Clock;
+
+pub struct Server {
+    pub hls: Arc<Hls>,
+    pub base: String,
+    pub feed: Feed,
+    client: Client,
+    accept: JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.accept.abort();
+    }
+}
+
+impl Server {
+    pub async fn new(settings: HlsSettings) -> Self {
+        Self::at(settings, 0).await
+    }
+
+    pub async fn at(settings: HlsSettings, port: u16) -> Self {
+        let feed = Feed::new();
+        let hls = Hls::new(settings, Registry::new(4), Clock::fixed(feed.base, START));
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let app = router(hls.clone());
+        let accept = tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                let service = hyper_util::service::TowerToHyperService::new(app.clone());
+                let socket = hyper_util::rt::TokioIo::new(socket);
+                tokio::spawn(async move {
+                    let builder = hyper_util::server::conn::auto::Builder::new(
+                        hyper_util::rt::TokioExecutor::new(),
+                    );
+                    _ = builder.serve_connection(socket, service).await;
+                });
+            }
+        });
+        Self { hls, base, feed, client: Client::new(), accept }
+    }
+
+    /// A table without a stream behind it, fed by hand.
+    pub fn table(&self, name: &str, renditions: Vec<RenditionSource>) -> FrameQueue {
+        self.table_with(name, renditions, Box::new(|_| {}))
+    }
+
+    pub fn table_with(
+        &self,
+        name: &str,
+        renditions: Vec<RenditionSource>,
+        request_keyframe: Box<dyn Fn(LayerId) + Send>,
+    ) -> FrameQueue {
+        let source = Source {
+            stream: None,
+            table: name.parse().unwrap(),
+            token: "t".to_owned(),
+            renditions,
+            request_keyframe,
+        };
+        let (mut packager, _) = self.hls.start(source).unwrap();
+        let sink = packager.sink();
+        tokio::spawn(packager.run());
+        sink
+    }
+
+    fn demo(&self) -> FrameQueue {
+        self.table("demo", vec![video_source(Codec::H264), audio_source()])
+    }
+
+    /// Feeds `sink` from one time to another, in milliseconds.
+    fn feed(&self, sink: &mut FrameQueue, from: u64, to: u64) {
+        for (layer, frame) in self.feed.between(from, to) {
+            sink.frame(layer, &frame);
+        }
+    }
+
+    fn request(&self, path: &str) -> RequestBuilder {
+        self.client.get(format!("{}/hls/demo/{path}", self.base))
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.request(path).send().await.unwrap()
+    }
+
+    async fn playlist(&self, path: &str) -> Playlist {
+        let response = self.get(path).await;
+        assert_eq!(response.status(), 200, "{path}");
+        Playlist::parse(&response.text().await.unwrap())
+    }
+
+    /// Sends a request and returns once the server holds it.
+    async fn held(&self, path: &str) -> JoinHandle<Response> {
+        let held = || self.hls.stats().held_requests.load(Ordering::Relaxed);
+        let before = held();
+        let request = self.request(path);
+        let task = tokio::spawn(async move { request.send().await.unwrap() });
+        tokio::time::timeout(Duration::from_secs(5), async {
+            while held() == before {
+                yield_now().await;
+            }
+        })
+        .await
+        .expect("the request is held");
+        task
+    }
+}
+
+async fn problem(response: Response, status: u16, kind: &str) -> HeaderMap {
+    assert_eq!(response.status(), status);
+    let headers = response.headers().clone();
+    assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json");
+    assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+    let body: serde_json::Value = response.json().await.unwrap();
+    assert_eq!(body["type"], format!("urn:railbird:problem:{kind}"));
+    headers
+}
+
+/// A table with five seconds of media.
+async fn running() -> (Server, FrameQueue) {
+    let server = Server::new(HlsSettings::default()).await;
+    let mut sink = server.demo();
+    server.feed(&mut sink, 0, 5_010);
+    let wait = server.get("video0-0/index.m3u8?_HLS_msn=2&_HLS_part=1").await;
+    assert_eq!(wait.status(), 200);
+    (server, sink)
+}
+
+#[tokio::test]
+async fn a_table_that_is_not_live_is_404_with_retry_after() {
+    let server = Server::new(HlsSettings::default()).await;
+    for path in ["index.m3u8", "video0-0/index.m3u8", "video0-0/t-p0.m4s"] {
+        let headers = problem(server.get(path).await, 404, "table-not-live").await;
+        assert_eq!(headers[header::RETRY_AFTER], "1");
+    }
+}
+
+#[tokio::test]
+async fn the_first_playlists_wait_for_the_first_segment() {
+    let server = Server::new(HlsSettings::default()).await;
+    let mut sink = server.demo();
+    let multivariant = server.held("index.m3u8").await;
+    let media = server.held("video0-0/index.m3u8").await;
+    server.feed(&mut sink, 0, 600);
+    assert!(!media.is_finished());
+    let text = multivariant.await.unwrap().text().await.unwrap();
+    assert!(text.contains("video0-0/index.m3u8"), "{text}");
+    server.feed(&mut sink, 600, 2_100);
+    let playlist = Playlist::parse(&media.await.unwrap().text().await.unwrap());
+    assert_eq!(playlist.complete().count(), 1);
+}
+
+#[tokio::test]
+async fn p19_the_multivariant_playlist_describes_the_stream() {
+    let (server, _sink) = running().await;
+    let text = server.get("index.m3u8").await.text().await.unwrap();
+    assert!(text.contains("#EXT-X-INDEPENDENT-SEGMENTS\n"));
+    assert!(text.contains("#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"audio\""));
+    let variant = text.lines().find(|line| line.starts_with("#EXT-X-STREAM-INF")).unwrap();
+    assert!(variant.contains("CODECS=\"avc1.42"), "{variant}");
+    assert!(variant.contains(",opus\""), "{variant}");
+    assert!(variant.contains("RESOLUTION=320x180,FRAME-RATE=30.000,AUDIO=\"audio\""), "{variant}");
+    let peak = variant.split("BANDWIDTH=").nth(1).unwrap().split(',').next().unwrap();
+    assert!((80_000..400_000).contains(&peak.parse::<u64>().unwrap()), "{variant}");
+}
+
+#[tokio::test]
+async fn audio_only_and_video_only_tables_have_one_variant() {
+    let server = Server::new(HlsSettings::default()).await;
+    for renditions in [vec![audio_source()], vec![video_source(Codec::H264)]] {
+        let mut sink = server.table("demo", renditions);
+        server.feed(&mut sink, 0, 600);
+        let text = server.get("index.m3u8").await.text().await.unwrap();
+        assert_eq!(text.matches("#EXT-X-STREAM-INF").count(), 1, "{text}");
+        assert!(!text.contains("#EXT-X-MEDIA"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn h2_a_blocked_playlist_is_released_by_its_part() {
+    let (server, mut sink) = running().await;
+    let now = server.playlist("video0-0/index.m3u8").await;
+    let open = now.segments.last().unwrap();
+    let path = format!("video0-0/index.m3u8?_HLS_msn={}&_HLS_part={}", open.msn, open.parts.len());
+    let held = server.held(&path).await;
+    assert!(!held.is_finished());
+    server.feed(&mut sink, 5_010, 5_600);
+    let playlist = Playlist::parse(&held.await.unwrap().text().await.unwrap());
+    assert!(playlist.segments.last().unwrap().parts.len() > open.parts.len());
+}
+
+#[tokio::test]
+async fn h1_a_blocked_playlist_is_released_by_its_segment() {
+    let (server, mut sink) = running().await;
+    let held = server.held("video0-0/index.m3u8?_HLS_msn=2").await;
+    server.feed(&mut sink, 5_010, 6_100);
+    let playlist = Playlist::parse(&held.await.unwrap().text().await.unwrap());
+    assert!(playlist.segments.iter().any(|s| s.msn == 2 && s.duration.is_some()));
+}
+
+#[tokio::test]
+async fn h4_an_old_msn_gets_the_current_playlist() {
+    let (server, _sink) = running().await;
+    let now = server.playlist("video0-0/index.m3u8").await;
+    let old = server.playlist("video0-0/index.m3u8?_HLS_msn=0&_HLS_part=0").await;
+    assert_eq!(old.segments.len(), now.segments.len());
+}
+
+#[tokio::test]
+async fn h5_h6_senseless_directives_are_400_at_once() {
+    let (server, _sink) = running().await;
+    for query in ["_HLS_part=1", "_HLS_msn=a", "_HLS_msn=99", "_HLS_msn=2&_HLS_part=99"] {
+        let response = server.get(&format!("video0-0/index.m3u8?{query}")).await;
+        problem(response, 400, "bad-delivery-directives").await;
+    }
+}
+
+/// With the shortest TARGETDURATION there is, three of which are three seconds.
+#[tokio::test]
+async fn h7_a_request_held_too_long_is_503() {
+    let segment_target = Duration::from_secs(1);
+    let server = Server::new(HlsSettings { segment_target, ..HlsSettings::default() }).await;
+    let mut sink = server.demo();
+    server.feed(&mut sink, 0, 2_100);
+    assert_eq!(server.get("video0-0/index.m3u8").await.status(), 200);
+    let response = server.get("video0-0/index.m3u8?_HLS_msn=2").await;
+    problem(response, 503, "held-too-long").await;
+    assert_eq!(server.hls.stats().held_requests.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_table_without_media_is_503_after_a_while() {
+    let start_wait = Duration::from_millis(1);
+    let server = Server::new(HlsSettings { start_wait, ..HlsSettings::default() }).await;
+    let _sink = server.demo();
+    for path in ["index.m3u8", "video0-0/index.m3u8"] {
+        let headers = problem(server.get(path).await, 503, "table-not-ready").await;
+        assert_eq!(headers[header::RETRY_AFTER], "1");
+    }
+}
+
+#[tokio::test]
+async fn requests_beyond_the_bound_are_not_held() {
+    let server = Server::new(HlsSettings { max_held_requests: 1, ..HlsSettings::default() }).await;
+    let _sink = server.demo();
+    let held = server.held("index.m3u8").await;
+    let response = server.get("video0-0/index.m3u8").await;
+    problem(response, 503, "too-many-requests-held").await;
+    held.abort();
+}
+
+#[tokio::test]
+async fn h8_after_the_end_directives_are_ignored() {
+    let (server, mut sink) = running().await;
+    let held = server.held("video0-0/index.m3u8?_HLS_msn=3").await;
+    sink.ended();
+    assert!(Playlist::parse(&held.await.unwrap().text().await.unwrap()).ended);
+    assert!(server.playlist("video0-0/index.m3u8?_HLS_msn=99&_HLS_part=99").await.ended);
+}
+
+#[tokio::test]
+async fn h9_a_delta_update_skips_old_segments() {
+    let (server, mut sink) = running().await;
+    for second in 5..30 {
+        server.feed(&mut sink, second * 1000 + 10, second * 1000 + 1010);
+        yield_now().await;
+    }
+    let full = server.playlist("video0-0/index.m3u8?_HLS_msn=14&_HLS_part=0").await;
+    let delta = server.playlist("video0-0/index.m3u8?_HLS_msn=14&_HLS_part=0&_HLS_skip=YES").await;
+    assert!(delta.skipped > 0);
+    assert_eq!(delta.skipped as usize + delta.segments.len(), full.segments.len());
+}
+
+#[tokio::test]
+async fn h10_the_hinted_part_is_held_and_then_whole() {
+    let (server, mut sink) = running().await;
+    let hint = server.playlist("video0-0/index.m3u8").await.hints[0].clone();
+    let held = server.held(&format!("video0-0/{hint}")).await;
+    assert!(!held.is_finished());
+    server.feed(&mut sink, 5_010, 5_600);
+    let part = held.await.unwrap();
+    assert_eq!(part.status(), 200);
+    let length: usize = part.headers()[header::CONTENT_LENGTH].to_str().unwrap().parse().unwrap();
+    let body = part.bytes().await.unwrap();
+    assert_eq!(body.len(), length);
+    let newest = server.playlist("video0-0/index.m3u8").await;
+    assert_eq!(newest.parts().last().unwrap().uri, hint);
+}
+
+#[tokio::test]
+async fn h10_the_hinted_part_of_a_stream_that_ends_is_404() {
+    let server = Server::new(HlsSettings::default()).await;
+    let mut sink = server.table("demo", vec![video_source(Codec::H264)]);
+    server.feed(&mut sink, 0, 2_100);
+    let hint = server.playlist("video0-0/index.m3u8").await.hints[0].clone();
+    // Whatever is held back becomes the hinted part; the one after it never comes.
+    let held = server.held(&format!("video0-0/{hint}")).await;
+    sink.ended();
+    assert_eq!(held.await.unwrap().status(), 200);
+    problem(server.get("video0-0/t-p9.m4s").await, 404, "no-such-media").await;
+}
+
+#[tokio::test]
+async fn h11_unknown_files_are_404_at_once() {
+    let (server, _sink) = running().await;
+    for file in ["t-p999.m4s", "t-s999.m4s", "t-i9.mp4", "u-p0.m4s", "x", "t-p-1.m4s"] {
+        problem(server.get(&format!("video0-0/{file}")).await, 404, "no-such-media").await;
+    }
+    problem(server.get("nothing/index.m3u8").await, 404, "no-such-media").await;
+    assert_eq!(server.hls.stats().held_requests.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn h12_playlists_are_gzipped_when_wanted() {
+    let (server, _sink) = running().await;
+    for path in ["index.m3u8", "video0-0/index.m3u8"] {
+        let plain = server.get(path).await;
+        assert_eq!(plain.headers()[header::VARY], "Accept-Encoding");
+        assert!(!plain.headers().contains_key(header::CONTENT_ENCODING));
+        let plain = plain.bytes().await.unwrap();
+        let zipped = server.request(path).header(header::ACCEPT_ENCODING, "br, gzip");
+        let zipped = zipped.send().await.unwrap();
+        assert_eq!(zipped.headers()[header::CONTENT_ENCODING], "gzip");
+        assert_eq!(zipped.headers()[header::VARY], "Accept-Encoding");
+        let zipped = zipped.bytes().await.unwrap();
+        assert!(zipped.len() < plain.len());
+        let mut text = Vec::new();
+        std::io::Read::read_to_end(&mut GzDecoder::new(&zipped[..]), &mut text).unwrap();
+        assert_eq!(text, plain);
+    }
+}
+
+#[tokio::test]
+async fn h13_h17_everything_listed_is_there_whole_and_in_ranges() {
+    let (server, _sink) = running().await;
+    for rendition in ["video0-0", "audio1-0"] {
+        let playlist = server.playlist(&format!("{rendition}/index.m3u8")).await;
+        for uri in playlist.uris() {
+            let path = format!("{rendition}/{uri}");
+            let whole = server.get(&path).await;
+            assert_eq!(whole.status(), 200, "{path}");
+            assert_eq!(whole.headers()[header::CONTENT_TYPE], "video/mp4");
+            let whole = whole.bytes().await.unwrap();
+            let range = server.request(&path).header(header::RANGE, "bytes=5-14");
+            let range = range.send().await.unwrap();
+            assert_eq!(range.status(), 206);
+            assert_eq!(range.headers()[header::CONTENT_LENGTH], "10");
+            let expected = format!("bytes 5-14/{}", whole.len());
+            assert_eq!(range.headers()[header::CONTENT_RANGE], expected);
+            assert_eq!(range.bytes().await.unwrap(), whole.slice(5..15));
+        }
+        let segment = playlist.complete().next().unwrap();
+        let mut joined = Vec::new();
+        for part in &segment.parts {
+            let part = server.get(&format!("{rendition}/{}", part.uri)).await;
+            joined.extend_from_slice(&part.bytes().await.unwrap());
+        }
+        let whole = server.get(&format!("{rendition}/{}", segment.uri)).await;
+        assert_eq!(whole.bytes().await.unwrap(), joined);
+        let past = server.request(&format!("{rendition}/{}", segment.uri));
+        let past = past.header(header::RANGE, "bytes=999999999-").send().await.unwrap();
+        assert_eq!(past.status(), 416);
+    }
+}
+
+#[tokio::test]
+async fn h14_caching_by_kind() {
+    let (server, _sink) = running().await;
+    let playlist = server.playlist("video0-0/index.m3u8").await;
+    for path in ["index.m3u8", "video0-0/index.m3u8"] {
+        assert_eq!(server.get(path).await.headers()[header::CACHE_CONTROL], "no-cache");
+    }
+    for uri in playlist.uris() {
+        let response = server.get(&format!("video0-0/{uri}")).await;
+        let caching = response.headers()[header::CACHE_CONTROL].to_str().unwrap();
+        assert!(caching.contains("immutable") && caching.contains("max-age=31536000"));
+    }
+    let error = server.get("video0-0/t-p999.m4s").await;
+    assert_eq!(error.headers()[header::CACHE_CONTROL], "no-store");
+}
+
+#[tokio::test]
+async fn h15_cors_and_preflight_on_every_route() {
+    let (server, _sink) = running().await;
+    for path in ["index.m3u8", "video0-0/index.m3u8", "video0-0/t-p0.m4s", "video0-0/nothing"] {
+        let get = server.get(path).await;
+        assert_eq!(get.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*", "{path}");
+        let url = format!("{}/hls/demo/{path}", server.base);
+        let preflight = server.client.request(Method::OPTIONS, &url).send().await.unwrap();
+        assert_eq!(preflight.status(), 204);
+        assert_eq!(preflight.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+        assert!(preflight.headers().contains_key(header::ACCESS_CONTROL_ALLOW_METHODS));
+        let head = server.client.head(&url).send().await.unwrap();
+        assert_eq!(head.status(), get.status());
+        assert_eq!(head.bytes().await.unwrap().len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn viewers_are_the_requests_that_waited_together() {
+    let (server, mut sink) = running().await;
+    let path = "video0-0/index.m3u8?_HLS_msn=2&_HLS_part=2";
+    let held = [server.held(path).await, server.held(path).await, server.held(path).await];
+    server.feed(&mut sink, 5_010, 5_600);
+    for request in held {
+        assert_eq!(request.await.unwrap().status(), 200);
+    }
+    assert_eq!(server.hls.viewers(&"demo".parse().unwrap()), 3);
+    assert_eq!(server.hls.viewers(&"other".parse().unwrap()), 0);
+}
+
+#[tokio::test]
+async fn a_new_publication_takes_the_place_of_the_old_one() {
+    let (server, _sink) = running().await;
+    let old = server.held("video0-0/index.m3u8?_HLS_msn=2").await;
+    let mut sink = server.demo();
+    server.feed(&mut sink, 0, 2_100);
+    assert_eq!(server.playlist("video0-0/index.m3u8").await.msn, 0);
+    drop(_sink);
+    assert!(Playlist::parse(&old.await.unwrap().text().await.unwrap()).ended);
+}
