@@ -1,1 +1,17 @@
-//! Synthetic dealer and test viewers.
+//! Synthetic dealer and test viewers for any WHIP/WHEP server.
+//!
+//! [`dealer`] makes the stream, [`publisher`] sends it, [`viewer`] watches one and
+//! measures it; [`whip`] and [`peer`] are what both sides share, and [`impair`] is
+//! the bad network between them. Nothing here depends on the gateway it tests.
+
+pub mod assemble;
+pub mod dealer;
+pub mod impair;
+pub mod peer;
+pub mod publisher;
+pub mod time;
+pub mod viewer;
+pub mod whip;
+
+pub use publisher::{DealerConfig, DealerStats, PublishError, run_dealer, run_dealer_counted};
+pub use viewer::{WatchConfig, WatchError, WatchReport, watch};

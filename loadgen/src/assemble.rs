@@ -1,0 +1,230 @@
+//! From RTP packets to frames, and the account of what never came.
+//!
+//! Sans-IO: packets and time go in, frames in order come out. A hole is waited for
+//! (retransmission) and given up after [`PATIENCE`]; the frame it was in is damaged.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rtc::rtp::codec::h264::H264Packet;
+use rtc::rtp::packetizer::Depacketizer as _;
+
+/// How long a hole holds up the frames behind it.
+pub const PATIENCE: Duration = Duration::from_millis(400);
+/// Packets held back behind a hole; beyond it the hole is given up at once.
+const HELD: usize = 2048;
+/// Holes remembered; beyond it the oldest count as lost for good.
+const HOLES: usize = 65_536;
+/// Bytes of one frame; what exceeds it is cut off and the frame is damaged.
+const FRAME_BYTES: usize = 4 << 20;
+
+/// Extends 16-bit sequence numbers and keeps the list of holes.
+#[derive(Debug, Default)]
+pub struct Sequence {
+    highest: Option<u64>,
+    missing: BTreeSet<u64>,
+    /// Holes that fell off the list.
+    forgotten: u64,
+    /// Packets counted once.
+    pub packets: u64,
+    /// Copies of packets that had come already.
+    pub duplicates: u64,
+    /// Packets that filled a hole.
+    pub filled: u64,
+}
+
+impl Sequence {
+    /// Counts a packet. Returns its extended number, or `None` for a copy.
+    pub fn arrived(&mut self, number: u16) -> Option<u64> {
+        let Some(highest) = self.highest else {
+            // One turn up, so that an earlier packet may still follow.
+            let first = u64::from(number) + (1 << 16);
+            self.highest = Some(first);
+            self.packets = 1;
+            return Some(first);
+        };
+        let step = number.wrapping_sub(highest as u16) as i16;
+        let extended = highest.wrapping_add_signed(i64::from(step));
+        if step > 0 {
+            self.missing.extend(highest + 1..extended);
+            while self.missing.len() > HOLES {
+                self.missing.pop_first();
+                self.forgotten += 1;
+            }
+            self.highest = Some(extended);
+        } else if self.missing.remove(&extended) {
+            self.filled += 1;
+        } else {
+            self.duplicates += 1;
+            return None;
+        }
+        self.packets += 1;
+        Some(extended)
+    }
+
+    /// The highest number seen.
+    pub fn highest(&self) -> Option<u64> {
+        self.highest
+    }
+
+    /// Holes at or below `until` that are still open.
+    pub fn lost(&self, until: u64) -> u64 {
+        self.forgotten + self.missing.range(..=until).count() as u64
+    }
+}
+
+/// A frame in decoding order.
+#[derive(Clone, Debug)]
+pub struct Assembled {
+    /// RTP timestamp.
+    pub timestamp: u32,
+    /// NAL units with Annex B start codes.
+    pub data: Vec<u8>,
+    /// Whether no packet of it is missing.
+    pub complete: bool,
+    /// Whether it holds an IDR slice.
+    pub keyframe: bool,
+}
+
+struct Held {
+    arrived: Instant,
+    timestamp: u32,
+    marker: bool,
+    payload: Bytes,
+}
+
+/// Puts H.264 frames together.
+#[derive(Default)]
+pub struct Assembler {
+    next: Option<u64>,
+    held: BTreeMap<u64, Held>,
+    depacketizer: H264Packet,
+    partial: Option<Assembled>,
+    /// The next frame starts in a hole.
+    torn: bool,
+}
+
+impl Assembler {
+    /// Takes a packet with its extended sequence number.
+    pub fn handle(
+        &mut self,
+        now: Instant,
+        number: u64,
+        timestamp: u32,
+        marker: bool,
+        payload: Bytes,
+    ) {
+        let next = *self.next.get_or_insert(number);
+        // Too late: its frame has gone. Empty payloads are padding and only close gaps.
+        if number >= next {
+            self.held.insert(number, Held { arrived: now, timestamp, marker, payload });
+        }
+    }
+
+    /// The next frame, complete or damaged.
+    pub fn poll(&mut self, now: Instant) -> Option<Assembled> {
+        loop {
+            let (&number, first) = self.held.first_key_value()?;
+            let next = self.next?;
+            if number != next {
+                if first.arrived + PATIENCE > now && self.held.len() < HELD {
+                    return None;
+                }
+                self.next = Some(number);
+                self.torn = true;
+                if let Some(partial) = &mut self.partial {
+                    partial.complete = false;
+                }
+            }
+            // A frame whose marker was lost ends where the next one begins.
+            if self.partial.as_ref().is_some_and(|p| p.timestamp != first.timestamp) {
+                self.depacketizer = H264Packet::default();
+                return self.partial.take();
+            }
+            let (_, packet) = self.held.pop_first()?;
+            self.next = Some(number + 1);
+            if let Some(frame) = self.append(packet) {
+                return Some(frame);
+            }
+        }
+    }
+
+    fn append(&mut self, packet: Held) -> Option<Assembled> {
+        if packet.payload.is_empty() {
+            return None;
+        }
+        let torn = std::mem::take(&mut self.torn);
+        let partial = self.partial.get_or_insert_with(|| Assembled {
+            timestamp: packet.timestamp,
+            data: Vec::new(),
+            complete: !torn && starts_a_unit(&packet.payload),
+            keyframe: false,
+        });
+        partial.complete &= !torn;
+        match self.depacketizer.depacketize(&packet.payload) {
+            Ok(data) if partial.data.len() + data.len() <= FRAME_BYTES => {
+                partial.keyframe |= data.get(4).is_some_and(|nal| nal & 0x1f == 5);
+                partial.data.extend_from_slice(&data);
+            }
+            _ => partial.complete = false,
+        }
+        if packet.marker { self.partial.take() } else { None }
+    }
+}
+
+/// Whether a payload begins a NAL unit (RFC 6184 §5.8: an FU-A without start bit does not).
+fn starts_a_unit(payload: &[u8]) -> bool {
+    match payload {
+        [indicator, header, ..] if indicator & 0x1f == 28 => header & 0x80 != 0,
+        [] => false,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nal(kind: u8, last: u8) -> Bytes {
+        Bytes::copy_from_slice(&[kind, 1, 2, last])
+    }
+
+    #[test]
+    fn holes_are_counted_across_the_wrap_and_filled_late() {
+        let mut sequence = Sequence::default();
+        for number in [65_533u16, 65_534, 1, 2, 65_535, 2, 5] {
+            sequence.arrived(number);
+        }
+        let end = sequence.highest().unwrap();
+        assert_eq!((sequence.packets, sequence.duplicates, sequence.filled), (6, 1, 1));
+        assert_eq!(sequence.lost(end), 3, "0, 3 and 4 never came");
+        assert_eq!(sequence.lost(end - 3), 1);
+    }
+
+    #[test]
+    fn reordered_packets_give_frames_in_order() {
+        let (mut assembler, now) = (Assembler::default(), Instant::now());
+        assembler.handle(now, 10, 100, true, nal(5, 0));
+        assembler.handle(now, 12, 300, true, nal(1, 2));
+        assembler.handle(now, 11, 200, true, nal(1, 1));
+        let frames: Vec<_> = std::iter::from_fn(|| assembler.poll(now)).collect();
+        assert!(frames.iter().map(|f| f.timestamp).eq([100, 200, 300]));
+        assert!(frames.iter().all(|f| f.complete) && frames[0].keyframe && !frames[1].keyframe);
+        assert_eq!(frames[0].data, [0, 0, 0, 1, 5, 1, 2, 0]);
+    }
+
+    #[test]
+    fn a_hole_is_waited_for_and_then_damages_its_frame_only() {
+        let (mut assembler, now) = (Assembler::default(), Instant::now());
+        assembler.handle(now, 1, 100, false, nal(1, 0));
+        assembler.handle(now, 3, 100, true, nal(1, 2));
+        assembler.handle(now, 4, 200, true, nal(1, 3));
+        assert!(assembler.poll(now).is_none(), "the hole may still fill");
+        let later = now + PATIENCE;
+        let frames: Vec<_> = std::iter::from_fn(|| assembler.poll(later)).collect();
+        assert!(frames.iter().map(|f| (f.timestamp, f.complete)).eq([(100, false), (200, true)]));
+        assembler.handle(later, 2, 100, false, nal(1, 1));
+        assert!(assembler.poll(later).is_none(), "too late to matter");
+    }
+}

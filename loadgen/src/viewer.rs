@@ -1,0 +1,407 @@
+//! A viewer that measures: joins over WHEP, receives, and says what it got.
+//!
+//! Losses are counted on unwrapped sequence numbers after retransmission. With
+//! decoding on, the capture strip of each decoded picture gives the latency from
+//! capture to decoded picture, on the assumption that both clocks are UTC.
+
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use openh264::decoder::Decoder;
+use openh264::formats::YUVSource as _;
+use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
+use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
+use serde::Serialize;
+use tokio::sync::mpsc;
+use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
+use webrtc::runtime::{Runtime, default_runtime};
+
+use crate::assemble::{Assembled, Assembler, Sequence};
+use crate::dealer::strip;
+use crate::impair::{Loss, LossyRuntime};
+use crate::peer::{Peer, PeerError, PeerEvent, Role, is_over, local_address};
+use crate::time::utc_micros;
+
+/// After the watch, how long open holes may still be filled.
+const GRACE: Duration = Duration::from_millis(500);
+/// Pictures waiting for the decoder thread; more are skipped until a keyframe.
+const DECODE_QUEUE: usize = 8;
+/// Packets waiting between the track readers and the counter; readers wait.
+const PACKET_QUEUE: usize = 512;
+/// Keyframe requests are at least this far apart.
+const PLI_EVERY: Duration = Duration::from_millis(500);
+/// How often frames are looked for when no packet comes.
+const TICK: Duration = Duration::from_millis(20);
+
+/// What to watch, and how.
+#[derive(Clone, Debug)]
+pub struct WatchConfig {
+    /// WHEP endpoint.
+    pub whep_url: String,
+    /// Bearer token.
+    pub token: Option<String>,
+    /// How long to watch, from the moment media is connected.
+    pub duration: Duration,
+    /// Whether to decode the video and read the capture strip.
+    pub decode: bool,
+    /// Share of incoming media datagrams to lose, 0 to 1.
+    pub loss: f64,
+    /// Seed of the loss.
+    pub seed: u64,
+}
+
+impl WatchConfig {
+    /// Watches for ten seconds, decoding, on a perfect last mile.
+    pub fn new(whep_url: impl Into<String>) -> Self {
+        let duration = Duration::from_secs(10);
+        Self { whep_url: whep_url.into(), token: None, duration, decode: true, loss: 0.0, seed: 1 }
+    }
+}
+
+/// What came on one track.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrackReport {
+    /// RTP packets, each counted once.
+    pub packets: u64,
+    /// RTP payload bytes.
+    pub bytes: u64,
+    /// Packets that came late into a hole: retransmitted or reordered.
+    pub recovered: u64,
+    /// Packets that came more than once.
+    pub duplicates: u64,
+    /// Packets that never came.
+    pub lost: u64,
+}
+
+/// Milliseconds from capture to decoded picture.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Latency {
+    /// Pictures measured.
+    pub samples: usize,
+    /// Median.
+    pub p50: i32,
+    /// 95th percentile.
+    pub p95: i32,
+    /// Worst.
+    pub max: i32,
+}
+
+/// What a viewer saw.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WatchReport {
+    /// Milliseconds from the start until media was connected.
+    pub connected_ms: u64,
+    /// Milliseconds from the start until the first complete video frame.
+    pub first_frame_ms: Option<u64>,
+    /// Seconds watched.
+    pub seconds: f64,
+    /// The video track.
+    pub video: TrackReport,
+    /// The audio track.
+    pub audio: TrackReport,
+    /// Video frames without a hole.
+    pub frames_complete: u64,
+    /// Video frames with a hole.
+    pub frames_incomplete: u64,
+    /// Keyframes among the complete ones.
+    pub keyframes: u64,
+    /// Pictures that came out of the decoder.
+    pub frames_decoded: u64,
+    /// Keyframe requests sent.
+    pub keyframe_requests: u64,
+    /// Datagrams that the simulated last mile lost.
+    pub impaired: u64,
+    /// Latency by the capture strip, when pictures were decoded and carried one.
+    pub latency_ms: Option<Latency>,
+}
+
+/// Why a watch ended without a report.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// The session could not be set up.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// The stream ended before the time was over.
+    #[error("the stream ended after {0:.1} s")]
+    Ended(f64),
+    /// The decoder thread could not be started.
+    #[error("decoder: {0}")]
+    Decoder(#[from] std::io::Error),
+}
+
+/// Watches a stream for the configured time and reports.
+///
+/// # Errors
+/// [`WatchError`] when the session cannot be set up or the stream ends early.
+pub async fn watch(config: WatchConfig) -> Result<WatchReport, WatchError> {
+    let begun = Instant::now();
+    let loss = Loss::new(config.loss, config.seed);
+    let runtime = default_runtime()
+        .filter(|_| config.loss > 0.0)
+        .map(|inner| Arc::new(LossyRuntime::new(inner, Arc::clone(&loss))) as Arc<dyn Runtime>);
+    let local = local_address(&config.whep_url).await?;
+    let mut peer = Peer::new(local, Role::Viewer, runtime).await?;
+    for kind in [RtpCodecKind::Video, RtpCodecKind::Audio] {
+        let direction = RTCRtpTransceiverDirection::Recvonly;
+        let init = RTCRtpTransceiverInit { direction, streams: vec![], send_encodings: vec![] };
+        let added = peer.connection.add_transceiver_from_kind(kind, Some(init)).await;
+        added.map_err(PeerError::from)?;
+    }
+    let session = peer.negotiate(&config.whep_url, config.token.as_deref()).await?;
+    let outcome = receive(&config, &mut peer, begun).await;
+    session.delete().await;
+    peer.close().await;
+    outcome.map(|report| WatchReport { impaired: loss.dropped(), ..report })
+}
+
+/// A packet on its way from a track to the counters.
+struct Arrival {
+    video: bool,
+    packet: rtc::rtp::Packet,
+}
+
+async fn receive(
+    config: &WatchConfig,
+    peer: &mut Peer,
+    begun: Instant,
+) -> Result<WatchReport, WatchError> {
+    let (arrivals, mut packets) = mpsc::channel(PACKET_QUEUE);
+    let mut video_track = None;
+    for track in peer.connected().await? {
+        open(track, &arrivals, &mut video_track).await;
+    }
+    let start = Instant::now();
+    let mut watcher = Watcher::new(config.decode, begun)?;
+    watcher.report.connected_ms = (start - begun).as_millis() as u64;
+    let mut tick = tokio::time::interval(TICK);
+    let end = start + config.duration;
+    let mut last = None;
+    loop {
+        let now = Instant::now();
+        if now >= end {
+            // What was sent by now may still be repaired; what comes newer does not count.
+            last.get_or_insert_with(|| watcher.freeze());
+            if now >= end + GRACE {
+                break;
+            }
+        }
+        tokio::select! {
+            Some(arrival) = packets.recv() => watcher.handle(&arrival, last.is_some()),
+            event = peer.events.recv() => match event {
+                Some(PeerEvent::Track(track)) => open(track, &arrivals, &mut video_track).await,
+                Some(PeerEvent::State(state)) if is_over(state) => {
+                    return Err(WatchError::Ended(start.elapsed().as_secs_f64()));
+                }
+                Some(_) => {}
+                None => return Err(WatchError::Ended(start.elapsed().as_secs_f64())),
+            },
+            _ = tick.tick() => watcher.assemble(Instant::now()),
+        }
+        if let Some(track) = &video_track {
+            watcher.ask_for_keyframe(track).await;
+        }
+    }
+    watcher.report.seconds = config.duration.as_secs_f64();
+    Ok(watcher.finish(last.unwrap_or_default()))
+}
+
+/// Starts a task that moves a track's packets to the counters.
+async fn open(
+    track: Arc<dyn TrackRemote>,
+    arrivals: &mpsc::Sender<Arrival>,
+    video_track: &mut Option<Arc<dyn TrackRemote>>,
+) {
+    let video = track.kind().await == RtpCodecKind::Video;
+    if video {
+        *video_track = Some(Arc::clone(&track));
+    }
+    let arrivals = arrivals.clone();
+    tokio::spawn(async move {
+        while let Some(event) = track.poll().await {
+            let TrackRemoteEvent::OnRtpPacket(packet) = event else { continue };
+            if arrivals.send(Arrival { video, packet }).await.is_err() {
+                break;
+            }
+        }
+    });
+}
+
+/// Counts, assembles and hands frames to the decoder.
+struct Watcher {
+    begun: Instant,
+    report: WatchReport,
+    video: Sequence,
+    audio: Sequence,
+    assembler: Assembler,
+    decoder: Option<DecoderThread>,
+    /// A reference picture is missing: only a keyframe helps.
+    broken: bool,
+    asked: Option<Instant>,
+    media_ssrc: u32,
+    frozen: bool,
+}
+
+impl Watcher {
+    fn new(decode: bool, begun: Instant) -> Result<Self, WatchError> {
+        let decoder = if decode { Some(DecoderThread::start()?) } else { None };
+        Ok(Self {
+            begun,
+            report: WatchReport::default(),
+            video: Sequence::default(),
+            audio: Sequence::default(),
+            assembler: Assembler::default(),
+            decoder,
+            broken: true,
+            asked: None,
+            media_ssrc: 0,
+            frozen: false,
+        })
+    }
+
+    /// Ends the counting; returns the last video and audio numbers that count.
+    fn freeze(&mut self) -> (u64, u64) {
+        self.frozen = true;
+        let last = |sequence: &Sequence| sequence.highest().unwrap_or_default();
+        (last(&self.video), last(&self.audio))
+    }
+
+    fn handle(&mut self, arrival: &Arrival, repairs_only: bool) {
+        let header = &arrival.packet.header;
+        let sequence = if arrival.video { &mut self.video } else { &mut self.audio };
+        let ahead = sequence
+            .highest()
+            .is_some_and(|highest| header.sequence_number.wrapping_sub(highest as u16) as i16 > 0);
+        if repairs_only && ahead {
+            return;
+        }
+        let Some(number) = sequence.arrived(header.sequence_number) else { return };
+        let payload = &arrival.packet.payload;
+        let report = if arrival.video { &mut self.report.video } else { &mut self.report.audio };
+        report.bytes += payload.len() as u64;
+        if arrival.video {
+            self.media_ssrc = header.ssrc;
+            let now = Instant::now();
+            let payload = payload.clone();
+            self.assembler.handle(now, number, header.timestamp, header.marker, payload);
+            self.assemble(now);
+        }
+    }
+
+    fn assemble(&mut self, now: Instant) {
+        while let Some(frame) = self.assembler.poll(now) {
+            self.frame(frame);
+        }
+    }
+
+    fn frame(&mut self, frame: Assembled) {
+        if !frame.complete {
+            self.report.frames_incomplete += 1;
+            self.broken = true;
+            return;
+        }
+        self.report.frames_complete += 1;
+        self.report.keyframes += u64::from(frame.keyframe);
+        let since = self.begun.elapsed().as_millis() as u64;
+        self.report.first_frame_ms.get_or_insert(since);
+        self.broken &= !frame.keyframe;
+        if let Some(decoder) = self.decoder.as_ref().filter(|_| !self.broken) {
+            self.broken = !decoder.decode(frame.data);
+        }
+    }
+
+    /// Asks for a keyframe while the picture is broken, not too often.
+    async fn ask_for_keyframe(&mut self, track: &Arc<dyn TrackRemote>) {
+        let due = self.asked.is_none_or(|at| at.elapsed() >= PLI_EVERY);
+        let grace = self.begun.elapsed() >= PLI_EVERY;
+        if !(self.broken && due && grace) || self.frozen || self.media_ssrc == 0 {
+            return;
+        }
+        self.asked = Some(Instant::now());
+        self.report.keyframe_requests += 1;
+        let pli = PictureLossIndication { sender_ssrc: 0, media_ssrc: self.media_ssrc };
+        if let Err(error) = track.write_rtcp(vec![Box::new(pli)]).await {
+            tracing::debug!(%error, "keyframe request not sent");
+        }
+    }
+
+    fn finish(self, (video, audio): (u64, u64)) -> WatchReport {
+        let mut report = self.report;
+        for (track, sequence, last) in
+            [(&mut report.video, &self.video, video), (&mut report.audio, &self.audio, audio)]
+        {
+            track.packets = sequence.packets;
+            track.recovered = sequence.filled;
+            track.duplicates = sequence.duplicates;
+            track.lost = sequence.lost(last);
+        }
+        if let Some(decoder) = self.decoder {
+            let (decoded, ages) = decoder.finish();
+            report.frames_decoded = decoded;
+            report.latency_ms = percentiles(ages);
+        }
+        report
+    }
+}
+
+/// A decoder on its own thread, so that reception is not held up.
+struct DecoderThread {
+    frames: SyncSender<Vec<u8>>,
+    thread: thread::JoinHandle<(u64, Vec<i32>)>,
+}
+
+impl DecoderThread {
+    fn start() -> std::io::Result<Self> {
+        let (frames, queue) = sync_channel::<Vec<u8>>(DECODE_QUEUE);
+        let body = move || {
+            let (mut decoded, mut ages) = (0, Vec::new());
+            let Ok(mut decoder) = Decoder::new() else { return (decoded, ages) };
+            for frame in queue {
+                let Ok(Some(picture)) = decoder.decode(&frame) else { continue };
+                decoded += 1;
+                let (width, height) = picture.dimensions();
+                let stamp = strip::decode(picture.y(), picture.strides().0, width, height);
+                ages.extend(stamp.map(|stamp| strip::age_millis(stamp, utc_micros() / 1000)));
+            }
+            (decoded, ages)
+        };
+        let thread = thread::Builder::new().name("viewer-decode".to_owned()).spawn(body)?;
+        Ok(Self { frames, thread })
+    }
+
+    /// Queues a frame; `false` when the decoder is behind and the frame was skipped.
+    fn decode(&self, frame: Vec<u8>) -> bool {
+        !matches!(self.frames.try_send(frame), Err(TrySendError::Full(_)))
+    }
+
+    /// Decodes what is queued; returns pictures decoded and their ages in milliseconds.
+    fn finish(self) -> (u64, Vec<i32>) {
+        drop(self.frames);
+        self.thread.join().unwrap_or_default()
+    }
+}
+
+fn percentiles(mut ages: Vec<i32>) -> Option<Latency> {
+    ages.sort_unstable();
+    let at = |share: usize| ages.get((ages.len() * share / 100).min(ages.len().saturating_sub(1)));
+    let (p50, p95, max) = (*at(50)?, *at(95)?, *ages.last()?);
+    Some(Latency { samples: ages.len(), p50, p95, max })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_of_few_and_many() {
+        assert_eq!(percentiles(vec![]), None);
+        assert_eq!(percentiles(vec![9]), Some(Latency { samples: 1, p50: 9, p95: 9, max: 9 }));
+        let hundred = percentiles((1..=100).rev().collect()).unwrap();
+        assert_eq!((hundred.p50, hundred.p95, hundred.max), (51, 96, 100));
+    }
+}
