@@ -119,6 +119,7 @@ impl Tables {
                 let viewers = (self.viewers)(table, transport);
                 scrape.count(&names::VIEWERS, &[table, transport.as_str()], viewers);
             }
+            scrape_egress(scrape, stream);
             for layer in stream.layers() {
                 let Some(now) = stream.layer_snapshot(layer) else { continue };
                 let labels = &[table, &*layer_label(stream, layer)];
@@ -126,6 +127,8 @@ impl Tables {
                 scrape.count(&names::INGEST_BYTES, labels, now.bytes);
                 scrape.count(&names::INGEST_FRAMES, labels, now.frames);
                 scrape.count(&names::INGEST_KEYFRAMES, labels, now.keyframes);
+                scrape.count(&names::INGEST_LOST, labels, now.ingest.lost);
+                scrape.count(&names::INGEST_RECOVERED, labels, now.ingest.recovered);
                 let rates = self.rates(stream.id, layer);
                 scrape.add(&names::INGEST_FPS, labels, rates.fps);
                 scrape.add(&names::INGEST_BITRATE, labels, rates.bitrate);
@@ -187,6 +190,21 @@ impl Tables {
         // Nothing panics while it holds this lock; samples are whole in any case.
         self.samples.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the WebRTC viewers of a stream were sent.
+fn scrape_egress(scrape: &mut Scrape, stream: &Stream) {
+    let (table, counts) = (stream.table.as_str(), stream.egress.snapshot());
+    let webrtc = Transport::WebRtc.as_str();
+    scrape.count(&names::EGRESS_PACKETS, &[table, webrtc], counts.packets);
+    scrape.count(&names::EGRESS_BYTES, &[table, webrtc], counts.bytes);
+    scrape.count(&names::VIEWER_NACKS, &[table], counts.nacked);
+    scrape.count(&names::RESENDS, &[table, "sent"], counts.resent);
+    scrape.count(&names::RESENDS, &[table, "missed"], counts.resend_missed);
+    scrape.count(&names::RESENDS, &[table, "refused"], counts.resend_refused);
+    scrape.count(&names::KEYFRAME_REQUESTS, &[table, "asked"], counts.keyframes_asked);
+    scrape.count(&names::KEYFRAME_REQUESTS, &[table, "forwarded"], counts.keyframes_forwarded);
+    scrape.count(&names::VIEWERS_OVERRUN, &[table], counts.overrun);
 }
 
 /// The value of the `layer` metric label: `video`, `video:h`, `video-2`, `audio`.
