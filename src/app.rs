@@ -2,6 +2,7 @@
 //! ends them within a bound.
 #![allow(clippy::disallowed_methods, reason = "the outermost shell: it reads the clocks")]
 
+mod media;
 mod parts;
 
 use std::io;
@@ -84,7 +85,7 @@ impl App {
 
         // The data path: hub, ways in and out.
         let registry = Registry::new(config.media.max_tables);
-        let pool = parts::media_pool(&config.media, announced.clone(), clock, &metrics)?;
+        let pool = media::start(config, announced.clone(), clock, metrics.clone())?;
         let hls = config.hls.enabled.then(|| parts::hls(&config.hls, &registry, clock));
         if let Some(hls) = hls.clone() {
             tasks.spawn(hls.run(stopped(stopping.clone())));
@@ -93,8 +94,9 @@ impl App {
         // What is known of it.
         let tables = Tables::new(registry.clone(), parts::viewers(pool.clone(), hls.clone()));
         let workers = pool.clone();
-        let health = Arc::new(Health::new(move || workers.busy_nanos().len()));
-        parts::add_sources(&metrics, &tables, &health, &pool, hls.as_ref());
+        let health = Arc::new(Health::new(move || workers.running()));
+        media::add_sources(&metrics, &pool, &registry);
+        parts::add_sources(&metrics, &tables, &health, hls.as_ref());
         tasks.spawn(tick(tables.clone(), pool.clone(), stopping.clone()));
 
         // The surfaces.

@@ -14,11 +14,10 @@ use axum::routing::{patch, post};
 use super::{whep, whip};
 use crate::hub::{Registry, TableName};
 use crate::problem::Problem;
-use crate::qos::SessionKind;
 use crate::time::Clock;
 use crate::webrtc::ice_lite::IceCredentials;
 use crate::webrtc::sdp::{IceFragment, LocalIdentity, MAX_SDP_BYTES, NegotiationError, Offer};
-use crate::worker::{MediaPool, SessionId, SessionView};
+use crate::worker::{MediaPool, SessionId, SessionKind, SessionView};
 
 const SDP: &str = "application/sdp";
 const SDP_FRAGMENT: &str = "application/trickle-ice-sdpfrag";

@@ -11,7 +11,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::codec::MediaKind;
-use crate::hub::{LayerSnapshot, Registry, Stream, StreamId};
+use crate::hub::{LayerSnapshot, Registry, Stream, StreamId, TableName};
 use crate::media::LayerId;
 use crate::qos::{Scrape, Transport, names};
 
@@ -19,7 +19,7 @@ use crate::qos::{Scrape, Transport, names};
 const SAMPLES: usize = 3;
 
 /// Viewers of a table over a transport.
-type ViewerCount = Box<dyn Fn(&str, Transport) -> u64 + Send + Sync>;
+type ViewerCount = Box<dyn Fn(&TableName, Transport) -> u64 + Send + Sync>;
 
 /// The last samples of each layer, oldest first; [`SAMPLES`] at most.
 type Samples = HashMap<(StreamId, LayerId), VecDeque<(Instant, LayerSnapshot)>>;
@@ -80,7 +80,7 @@ impl Tables {
     /// Reads `registry`; `viewers` tells how many watch a table over a transport.
     pub fn new(
         registry: Arc<Registry>,
-        viewers: impl Fn(&str, Transport) -> u64 + Send + Sync + 'static,
+        viewers: impl Fn(&TableName, Transport) -> u64 + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self { registry, viewers: Box::new(viewers), samples: Mutex::default() })
     }
@@ -116,10 +116,9 @@ impl Tables {
         for stream in &streams {
             let table = stream.table.as_str();
             for transport in Transport::ALL {
-                let viewers = (self.viewers)(table, transport);
+                let viewers = (self.viewers)(&stream.table, transport);
                 scrape.count(&names::VIEWERS, &[table, transport.as_str()], viewers);
             }
-            scrape_egress(scrape, stream);
             for layer in stream.layers() {
                 let Some(now) = stream.layer_snapshot(layer) else { continue };
                 let labels = &[table, &*layer_label(stream, layer)];
@@ -152,8 +151,8 @@ impl Tables {
             live: stream.is_live(),
             started_at: stream.created.rfc3339_millis(),
             viewers: ViewersView {
-                webrtc: (self.viewers)(table, Transport::WebRtc),
-                llhls: (self.viewers)(table, Transport::LlHls),
+                webrtc: (self.viewers)(&stream.table, Transport::WebRtc),
+                llhls: (self.viewers)(&stream.table, Transport::LlHls),
             },
             tracks: stream.tracks.iter().enumerate().map(track).collect(),
         }
@@ -190,21 +189,6 @@ impl Tables {
         // Nothing panics while it holds this lock; samples are whole in any case.
         self.samples.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What the WebRTC viewers of a stream were sent.
-fn scrape_egress(scrape: &mut Scrape, stream: &Stream) {
-    let (table, counts) = (stream.table.as_str(), stream.egress.snapshot());
-    let webrtc = Transport::WebRtc.as_str();
-    scrape.count(&names::EGRESS_PACKETS, &[table, webrtc], counts.packets);
-    scrape.count(&names::EGRESS_BYTES, &[table, webrtc], counts.bytes);
-    scrape.count(&names::VIEWER_NACKS, &[table], counts.nacked);
-    scrape.count(&names::RESENDS, &[table, "sent"], counts.resent);
-    scrape.count(&names::RESENDS, &[table, "missed"], counts.resend_missed);
-    scrape.count(&names::RESENDS, &[table, "refused"], counts.resend_refused);
-    scrape.count(&names::KEYFRAME_REQUESTS, &[table, "asked"], counts.keyframes_asked);
-    scrape.count(&names::KEYFRAME_REQUESTS, &[table, "forwarded"], counts.keyframes_forwarded);
-    scrape.count(&names::VIEWERS_OVERRUN, &[table], counts.overrun);
 }
 
 /// The value of the `layer` metric label: `video`, `video:h`, `video-2`, `audio`.
@@ -274,7 +258,6 @@ mod tests {
         });
         let start = Instant::now();
         let high = LayerId { track: 0, layer: 0 };
-        publisher.set_resolution(high, 1280, 720);
         for second in 0..4 {
             tables.sample(start + Duration::from_secs(second));
             for frame in 0..30 {
@@ -289,7 +272,7 @@ mod tests {
                 "viewers": {"webrtc": 7, "llhls": 3},
                 "tracks": [
                     {"kind": "video", "codec": "H264", "layers": [
-                        {"rid": "h", "width": 1280, "height": 720, "fps": 30.0, "bitrate": 240_000},
+                        {"rid": "h", "fps": 30.0, "bitrate": 240_000},
                         {"rid": "l", "fps": 0.0, "bitrate": 0},
                     ]},
                     {"kind": "audio", "codec": "opus", "layers": [{"rid": "", "bitrate": 0}]},

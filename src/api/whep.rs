@@ -10,10 +10,9 @@ use axum::response::{IntoResponse, Response};
 use super::sessions::{MediaApi, Resource, read_offer, sdp_problem, table_name};
 use crate::hub::{Stream, TableName};
 use crate::problem::Problem;
-use crate::qos::SessionKind;
 use crate::webrtc::sdp::{Offer, answer_viewer};
 use crate::webrtc::transport::RemoteDtls;
-use crate::worker::{NewRole, NewSession};
+use crate::worker::{NewRole, NewSession, SessionKind};
 
 /// Seconds after which a viewer may ask again for a table that is not live.
 const NOT_LIVE_RETRY_SECONDS: u32 = 2;

@@ -11,10 +11,9 @@ use axum::response::{IntoResponse, Response};
 use super::sessions::{MediaApi, Resource, read_offer, sdp_problem, table_name};
 use crate::hub::{PublishError, PublishRequest, TableName};
 use crate::problem::Problem;
-use crate::qos::SessionKind;
 use crate::webrtc::sdp::{PublisherRules, answer_publisher};
 use crate::webrtc::transport::RemoteDtls;
-use crate::worker::{NewRole, NewSession, OwnerWaker};
+use crate::worker::{NewRole, NewSession, OwnerWaker, SessionKind};
 
 /// Seconds after which a refused publisher may try again.
 const RETRY_SECONDS: u32 = 5;

@@ -1,6 +1,10 @@
 //! What the gateway must know of each codec: its name in SDP, its clock, its
 //! parameter sets and its random access points. Nothing here encodes or decodes.
 
+use std::fmt;
+
+pub use nal::units as nal_units;
+
 mod bits;
 mod nal;
 
@@ -14,10 +18,6 @@ pub mod vp9;
 
 #[cfg(test)]
 mod tests;
-
-use std::fmt;
-
-pub use nal::units as nal_units;
 
 /// Audio or video.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -46,25 +46,6 @@ impl Transport {
     }
 }
 
-/// Who a session belongs to; the value of the `kind` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SessionKind {
-    /// WHIP.
-    Publisher,
-    /// WHEP.
-    Viewer,
-}
-
-impl SessionKind {
-    /// The value of the `kind` metric label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Publisher => "publisher",
-            Self::Viewer => "viewer",
-        }
-    }
-}
-
 /// Takes the samples of one scrape. Equal label values add up, so that each worker
 /// may report its share.
 #[derive(Default)]
@@ -144,14 +125,14 @@ impl Metrics {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(source));
     }
 
-    /// A session's media path stands.
-    pub fn session_started(&self, kind: SessionKind) {
-        self.sessions_started.with_label_values(&[kind.as_str()]).inc();
+    /// A session's media path stands. `kind` is `publisher` or `viewer`.
+    pub fn session_started(&self, kind: &'static str) {
+        self.sessions_started.with_label_values(&[kind]).inc();
     }
 
-    /// A session is over. `reason` is the `as_str` of a closed enum.
-    pub fn session_ended(&self, kind: SessionKind, reason: &'static str) {
-        self.sessions_ended.with_label_values(&[kind.as_str(), reason]).inc();
+    /// A session is over. Both labels are the `as_str` of closed enums.
+    pub fn session_ended(&self, kind: &'static str, reason: &'static str) {
+        self.sessions_ended.with_label_values(&[kind, reason]).inc();
     }
 
     /// A DTLS handshake ended with this SRTP profile.
@@ -308,11 +289,11 @@ mod tests {
             let live = live.clone();
             metrics.add_source(move |scrape| {
                 if live.load(std::sync::atomic::Ordering::Relaxed) {
-                    scrape.count(&names::RESENDS, &["demo", "sent"], share);
+                    scrape.count(&names::RESENDS, &["sent"], share);
                 }
             });
         }
-        let series = "railbird_resends_total{table=\"demo\",result=\"sent\"} 5\n";
+        let series = "railbird_resends_total{result=\"sent\"} 5\n";
         assert!(metrics.render().contains(series), "{}", metrics.render());
         live.store(false, std::sync::atomic::Ordering::Relaxed);
         assert!(!metrics.render().contains("railbird_resends_total"));
@@ -321,8 +302,8 @@ mod tests {
     #[test]
     fn text_has_help_type_and_the_directly_counted() {
         let metrics = Metrics::new();
-        metrics.session_started(SessionKind::Viewer);
-        metrics.session_ended(SessionKind::Viewer, "closed");
+        metrics.session_started("viewer");
+        metrics.session_ended("viewer", "closed");
         metrics.first_frame(Transport::WebRtc, Duration::from_millis(180));
         metrics.media_rtt(Transport::WebRtc, Duration::from_millis(42));
         metrics.http_request("public", "/whep/{table}", 201);

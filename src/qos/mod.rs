@@ -6,4 +6,4 @@
 pub mod metrics;
 pub mod names;
 
-pub use metrics::{Metrics, Scrape, SessionKind, Transport};
+pub use metrics::{Metrics, Scrape, Transport};

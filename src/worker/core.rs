@@ -313,7 +313,7 @@ impl<S: DatagramSink> Core<S> {
             seconds = now.saturating_duration_since(peer.created).as_secs(),
             "session ended"
         );
-        self.shared.metrics.session_ended(peer.role.kind(), reason);
+        self.shared.metrics.session_ended(peer.role.kind().as_str(), reason);
         peer.leave(key, reason, &mut self.streams);
     }
 

@@ -8,9 +8,8 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::session::{NewSession, SessionId};
+use super::session::{NewSession, SessionId, SessionKind};
 use crate::hub::TableName;
-use crate::qos::SessionKind;
 use crate::webrtc::ice_lite::IceCredentials;
 use crate::webrtc::transport::MAX_PATHS;
 

@@ -18,5 +18,5 @@ mod streams;
 
 pub use directory::{SessionLimits, SessionView, TooManySessions};
 pub use pool::{MediaPool, PoolSettings};
-pub use session::{NewRole, NewSession, OwnerWaker, SessionId};
+pub use session::{NewRole, NewSession, OwnerWaker, SessionId, SessionKind};
 pub use stats::{REJECT_REASONS, WorkerTotals};

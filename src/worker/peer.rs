@@ -7,14 +7,13 @@ use bytes::Bytes;
 
 use super::mailbox::Mailbox;
 use super::pool::Shared;
-use super::session::{NewRole, NewSession, SessionId};
+use super::session::{NewRole, NewSession, SessionId, SessionKind};
 use super::stats::WorkerStats;
 use super::streams::Streams;
 use crate::egress::fanout::{FanoutStream, SendContext, Viewer, ViewerSeed};
 use crate::hub::{EgressCounts, EndReason, Stream, TableName};
 use crate::ingest::whip::{ReceiverSettings, WhipPublisher};
 use crate::net::udp::DatagramSink;
-use crate::qos::SessionKind;
 use crate::qos::Transport as AudienceTransport;
 use crate::webrtc::rtcp::{self, Rtcp};
 use crate::webrtc::transport::{Transport, TransportState};
@@ -109,7 +108,7 @@ impl Peer {
         self.greeted = true;
         let kind = self.role.kind();
         let profile = self.transport.profile().map_or("none", |profile| profile.as_str());
-        shared.metrics.session_started(kind);
+        shared.metrics.session_started(kind.as_str());
         shared.metrics.srtp_session(profile);
         tracing::info!(
             table = %self.table,

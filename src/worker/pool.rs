@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use super::directory::{Directory, Found, SessionLimits, SessionView, TooManySessions};
 use super::mailbox::{Mail, Mailbox, mailbox};
 use super::run::{SOCKET_TOKEN, WAKER_TOKEN, Worker};
-use super::session::{NewSession, SessionId};
+use super::session::{NewSession, SessionId, SessionKind};
 use super::stats::{WorkerStats, WorkerTotals};
 use crate::hub::TableName;
 use crate::ingest::whip::ReceiverSettings;
 use crate::net::udp::{UdpSettings, open_sockets};
-use crate::qos::{Metrics, SessionKind};
+use crate::qos::Metrics;
 use crate::rtp::extensions::PlayoutDelay;
 use crate::time::Clock;
 use crate::webrtc::dtls::DtlsIdentity;
@@ -180,6 +180,12 @@ impl MediaPool {
         totals
     }
 
+    /// Workers whose threads run.
+    pub fn running(&self) -> usize {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.iter().filter(|thread| !thread.is_finished()).count()
+    }
+
     /// Nanoseconds each worker was busy since it started.
     pub fn busy_nanos(&self) -> Vec<u64> {
         self.shared.stats.iter().map(|s| s.busy_nanos.load(Ordering::Relaxed)).collect()
@@ -191,7 +197,7 @@ impl MediaPool {
         for session in self.shared.directory.take_overdue(now, bound) {
             let kind = session.role.kind();
             tracing::info!(table = %session.table, sessionId = %session.id, "peer never came");
-            self.shared.metrics.session_ended(kind, "connect_timeout");
+            self.shared.metrics.session_ended(kind.as_str(), "connect_timeout");
         }
     }
 

@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use super::mailbox::Mailbox;
 use crate::hub::{Publisher, Stream, TableName};
-use crate::qos::SessionKind;
 use crate::webrtc::ice_lite::IceCredentials;
 use crate::webrtc::negotiated::{ReceiveTrack, SendTrack};
 use crate::webrtc::transport::RemoteDtls;
@@ -47,6 +46,25 @@ impl FromStr for SessionId {
             return Err(());
         }
         u128::from_str_radix(text, 16).map(Self).map_err(|_| ())
+    }
+}
+
+/// Which side of a table a session is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SessionKind {
+    /// Watches.
+    Viewer,
+    /// Publishes.
+    Publisher,
+}
+
+impl SessionKind {
+    /// The value of the `kind` metric label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Publisher => "publisher",
+        }
     }
 }
 

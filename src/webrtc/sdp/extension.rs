@@ -62,8 +62,8 @@ pub(super) struct Agreed<'a> {
     pub lines: Vec<&'a Extension>,
 }
 
-/// Takes the offered extensions that are `wanted`; `sender` says who will send
-/// packets, since an offer may restrict an extension to one direction.
+/// Takes the offered extensions that are `wanted`; an offer may restrict one to a
+/// direction, so it matters whether the client is the one who sends packets.
 pub(super) fn agree<'a>(
     section: &'a MediaSection,
     client_sends: bool,

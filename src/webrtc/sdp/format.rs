@@ -4,6 +4,9 @@
 
 use crate::codec::Codec;
 
+/// Formats that an error lists; more say nothing new.
+const MAX_LISTED: usize = 16;
+
 /// The RTCP feedback of one payload format (RFC 4585, RFC 5104), as far as known here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Feedback {
@@ -139,6 +142,20 @@ pub(super) fn describe(codec: Codec, fmtp: &str) -> String {
         Codec::Vp8 | Codec::Opus => String::new(),
     };
     format!("{codec}{detail}")
+}
+
+/// Each name once, in order, for an error's words; at most [`MAX_LISTED`].
+pub(super) fn list(names: impl Iterator<Item = String>) -> String {
+    let mut listed: Vec<String> = Vec::new();
+    for name in names {
+        if listed.len() == MAX_LISTED {
+            break;
+        }
+        if !name.is_empty() && !name.eq_ignore_ascii_case("rtx") && !listed.contains(&name) {
+            listed.push(name);
+        }
+    }
+    if listed.is_empty() { "nothing".to_owned() } else { listed.join(", ") }
 }
 
 /// The H.264 packetization mode (RFC 6184 §8.1); 0 when not given.

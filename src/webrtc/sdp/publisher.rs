@@ -4,11 +4,10 @@
 use super::answer::{Accepted, LocalIdentity, our_role, write};
 use super::error::NegotiationError;
 use super::extension::{Known, agree};
-use super::format::{Feedback, Format, answer_parameters, is_receivable, packetization_mode};
+use super::format::{Feedback, Format, answer_parameters, is_receivable, list, packetization_mode};
 use super::offer::Offer;
 use super::section::{Direction, MediaSection};
 use super::simulcast::Rid;
-use super::viewer::list;
 use crate::codec::{Codec, MediaKind};
 use crate::media::TrackInfo;
 use crate::webrtc::dtls::DtlsRole;

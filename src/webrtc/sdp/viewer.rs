@@ -6,7 +6,7 @@ use super::answer::{Accepted, LocalIdentity, Source, our_role, write};
 use super::error::NegotiationError;
 use super::extension::{Known, agree};
 use super::format::{
-    Feedback, Format, answer_parameters, describe, fitness, opus_viewer_parameters,
+    Feedback, Format, answer_parameters, describe, fitness, list, opus_viewer_parameters,
 };
 use super::offer::Offer;
 use super::section::{Direction, MediaSection};
@@ -14,9 +14,6 @@ use crate::codec::Codec;
 use crate::media::TrackInfo;
 use crate::webrtc::dtls::DtlsRole;
 use crate::webrtc::negotiated::SendTrack;
-
-/// Formats that an error lists; more say nothing new.
-const MAX_LISTED: usize = 16;
 
 /// The answer to a viewer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,18 +172,4 @@ fn nothing_fits(offer: &Offer, stream: &[TrackInfo]) -> NegotiationError {
         published: list(stream.iter().map(|track| describe(track.codec, &track.fmtp))),
         offered: list(wanted.iter().flat_map(|section| &section.formats).map(Format::describe)),
     }
-}
-
-/// Each name once, in order, for an error's words; at most [`MAX_LISTED`].
-pub(super) fn list(names: impl Iterator<Item = String>) -> String {
-    let mut listed: Vec<String> = Vec::new();
-    for name in names {
-        if listed.len() == MAX_LISTED {
-            break;
-        }
-        if !name.is_empty() && !name.eq_ignore_ascii_case("rtx") && !listed.contains(&name) {
-            listed.push(name);
-        }
-    }
-    if listed.is_empty() { "nothing".to_owned() } else { listed.join(", ") }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::capture::{CaptureTimeline, SenderClock};
 use super::keyframe::KeyframeRequests;
+use super::nack::Answer;
 use super::reorder::{Inserted, Place, Released, Reorder, Slot};
 use super::reports::Reception;
 use super::{LayerStats, ReceiverSettings};
@@ -48,6 +49,8 @@ pub(super) struct Layer {
     pub(super) codec: Codec,
     nack: bool,
     pli: bool,
+    /// Retransmissions have an SSRC of their own.
+    rtx: bool,
     wait: Duration,
     max_held: usize,
     pub(super) stream: Option<Stream>,
@@ -85,6 +88,7 @@ impl Layer {
             id,
             codec,
             nack: track.nack,
+            rtx: track.rtx_payload_type.is_some(),
             pli: track.pli && codec.kind() == MediaKind::Video,
             wait: if track.nack { wait } else { wait.min(WAIT_WITHOUT_NACK) },
             max_held: settings.max_reorder_packets,
@@ -228,7 +232,7 @@ impl Layer {
         };
         self.finish_stream(now, clock, ready);
         let mut restarted = self.new_stream(incoming.ssrc, first, now);
-        // The SSRC is the same, and so are its RTP clock and the reports on it.
+        // The SSRC is the same, and so may be its RTP clock; a jump of it is stepped over.
         if let Some(stream) = self.stream.take() {
             restarted.capture = stream.capture;
         }
@@ -245,7 +249,8 @@ impl Layer {
         let Some(stream) = &mut self.stream else { return };
         stream.reception.received(seq, slot.timestamp, now);
         let (timestamp, padding) = (slot.timestamp, slot.payload.is_empty());
-        let inserted = stream.reorder.insert(seq, slot, now);
+        let answer = if self.rtx { Answer::No } else { Answer::Maybe };
+        let inserted = stream.reorder.insert(seq, slot, answer, now);
         if inserted == Inserted::Newest && !padding {
             stream.capture.arrival(timestamp, clock.utc(now), now);
         }
@@ -264,7 +269,7 @@ impl Layer {
             // A resend ahead of the stream would open holes that are none.
             if seq <= stream.reorder.highest() {
                 let slot = Slot { payload, ..incoming.slot };
-                let inserted = stream.reorder.insert(seq, slot, now);
+                let inserted = stream.reorder.insert(seq, slot, Answer::Yes, now);
                 self.count(inserted);
             }
         }

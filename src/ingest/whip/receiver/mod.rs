@@ -133,11 +133,11 @@ pub struct LayerStats {
     pub bytes: u64,
     /// Packets that never came, or came too late.
     pub lost_for_good: u64,
-    /// Holes filled after they were asked for.
+    /// Holes filled by an answer to a NACK.
     pub recovered: u64,
     /// Packets that were there already.
     pub duplicates: u64,
-    /// Packets that came after a later one, without being asked for.
+    /// Packets that came after a later one by themselves.
     pub reordered: u64,
     /// Packets that came after their hole was given up.
     pub too_late: u64,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::nack::{MAX_HOLES, Missing};
+use super::nack::{Answer, MAX_HOLES, Missing};
 
 /// A jump this far ahead or back is no loss and no reordering: the sender
 /// started anew. RFC 3550 A.1 takes 3000 (MAX_DROPOUT) ahead.
@@ -43,9 +43,9 @@ pub(super) enum Place {
 pub(super) enum Inserted {
     /// It extends the stream.
     Newest,
-    /// It fills a hole that was not asked for.
+    /// It fills a hole, and no request was needed.
     Reordered,
-    /// It fills a hole that was asked for.
+    /// It fills a hole because it was asked for.
     Recovered,
     /// It was there already.
     Duplicate,
@@ -85,7 +85,7 @@ impl Reorder {
             next,
             highest: next - 1,
             held: BTreeMap::new(),
-            missing: Missing::default(),
+            missing: Missing::new(),
             give_up_before: 0,
             given_up: VecDeque::new(),
             wait,
@@ -107,7 +107,13 @@ impl Reorder {
     }
 
     /// Takes the packet with the extended sequence number `seq` of [`Self::place`].
-    pub(super) fn insert(&mut self, seq: u64, slot: Slot, now: Instant) -> Inserted {
+    pub(super) fn insert(
+        &mut self,
+        seq: u64,
+        slot: Slot,
+        answer: Answer,
+        now: Instant,
+    ) -> Inserted {
         if seq > self.highest {
             if seq - self.highest > MAX_HOLES as u64 {
                 self.give_up_before = seq;
@@ -121,10 +127,10 @@ impl Reorder {
             self.held.insert(seq, slot);
             return Inserted::Newest;
         }
-        match self.missing.filled(seq, now) {
-            Some(asked) => {
+        match self.missing.filled(seq, answer, now) {
+            Some(answered) => {
                 self.held.insert(seq, slot);
-                if asked { Inserted::Recovered } else { Inserted::Reordered }
+                if answered { Inserted::Recovered } else { Inserted::Reordered }
             }
             None if self.given_up.contains(&seq) => Inserted::TooLate,
             None => Inserted::Duplicate,

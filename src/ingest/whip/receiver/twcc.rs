@@ -13,9 +13,9 @@ use crate::webrtc::rtcp::{ARRIVAL_TICK, Arrival, CompoundBuilder, MAX_STATUSES};
 /// sender takes for losses.
 const MAX_PENDING: usize = 1_000;
 
-/// A compound grows no further past this, in bytes; with the largest message
-/// on top it still fits an MTU.
-const MAX_BEFORE_LAST: usize = 150;
+/// After so many bytes of messages no further one is begun: the largest, on top
+/// of them, still fits an MTU.
+const MAX_BEFORE_LAST: usize = 100;
 
 /// Arrivals that were not told yet. owner: the receiver.
 pub(super) struct ArrivalLog {
@@ -65,7 +65,8 @@ impl ArrivalLog {
     /// Writes messages until all is told or the compound is full; the rest is
     /// then due at once.
     pub(super) fn write(&mut self, mut to: CompoundBuilder, media_ssrc: u32) -> CompoundBuilder {
-        while to.len() <= MAX_BEFORE_LAST {
+        let before = to.len();
+        while to.len() <= before + MAX_BEFORE_LAST {
             let Some((&first, _)) = self.pending.first_key_value() else { break };
             let (base, end) = match self.next {
                 // Came after a later one was told: a message of its own, with what

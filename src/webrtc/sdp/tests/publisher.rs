@@ -216,3 +216,23 @@ fn h264_mode_1_is_preferred_and_interleaving_is_not_taken() {
     let only_0 = CHROMIUM_H264.replace("packetization-mode=1", "packetization-mode=2");
     assert_eq!(video(&answer(&only_0)).payload_type, 104);
 }
+
+#[test]
+fn bundle_only_sections_and_an_offer_of_one_section_are_taken() {
+    let bundle_only = GSTREAMER.replace("m=audio 9", "m=audio 0");
+    assert_eq!(answer(&bundle_only).tracks.len(), 2);
+    let audio_only = OBS.split("m=video").next().unwrap().replace("a=group:BUNDLE 0 1\n", "");
+    let answer = answer(&audio_only);
+    assert_eq!(answer.tracks.len(), 1);
+    assert!(!answer.sdp.contains("a=group"));
+}
+
+#[test]
+fn transport_feedback_is_agreed_only_with_its_extension_and_by_rule() {
+    let no_extension = CHROMIUM_CAMERA.replace("transport-wide-cc-extensions-01", "gone");
+    assert!(!answer(&no_extension).sdp.contains("transport-cc"));
+    let rules = PublisherRules { transport_cc: false, ..PublisherRules::default() };
+    let answer = answer_publisher(&parse(CHROMIUM_CAMERA), &local(), &rules).unwrap();
+    assert!(!answer.sdp.contains("transport-"));
+    assert_eq!(video(&answer).extensions.transport_cc, None);
+}

@@ -1,0 +1,109 @@
+//! The media workers as the configuration wants them, and what they report.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+
+use crate::config::Config;
+use crate::hub::Registry;
+use crate::ingest::whip::ReceiverSettings;
+use crate::net::udp::UdpSettings;
+use crate::qos::{Metrics, Scrape, Transport, names};
+use crate::rtp::extensions::PlayoutDelay;
+use crate::time::Clock;
+use crate::webrtc::dtls::DtlsIdentity;
+use crate::webrtc::transport::TransportTimeouts;
+use crate::worker::{MediaPool, PoolSettings, SessionLimits};
+
+/// Opens the media port and starts the workers.
+pub(super) fn start(
+    config: &Config,
+    announced: Vec<IpAddr>,
+    clock: Clock,
+    metrics: Metrics,
+) -> anyhow::Result<Arc<MediaPool>> {
+    let identity = DtlsIdentity::generate()
+        .map_err(|error| anyhow!("no DTLS certificate could be made: {error}"))?;
+    let settings = settings(config, announced);
+    MediaPool::start(settings, identity, clock, metrics)
+        .context("the media port cannot be opened; is another process on it?")
+}
+
+fn settings(config: &Config, addresses: Vec<IpAddr>) -> PoolSettings {
+    let media = &config.media;
+    let workers = match media.workers {
+        0 => available_parallelism().map_or(1, usize::from),
+        given => given,
+    };
+    PoolSettings {
+        workers,
+        udp: UdpSettings {
+            port: media.port,
+            ipv6: addresses.iter().any(IpAddr::is_ipv6),
+            buffer_bytes: media.socket_buffer_bytes,
+        },
+        addresses,
+        limits: SessionLimits { viewers: media.max_viewers, publishers: media.max_tables },
+        timeouts: TransportTimeouts {
+            connect: media.connect_timeout,
+            consent: media.consent_timeout,
+        },
+        ingest_timeout: media.ingest_timeout,
+        receiver: ReceiverSettings {
+            reorder_wait: media.reorder_wait,
+            keyframe_interval: media.keyframe_interval,
+            ..ReceiverSettings::default()
+        },
+        playout_delay: PlayoutDelay::from_millis(
+            whole_millis(media.playout_delay_min),
+            whole_millis(media.playout_delay_max),
+        ),
+    }
+}
+
+fn whole_millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// Reports what the workers and the streams count.
+pub(super) fn add_sources(metrics: &Metrics, pool: &Arc<MediaPool>, registry: &Arc<Registry>) {
+    let workers = pool.clone();
+    metrics.add_source(move |scrape| scrape_workers(scrape, &workers));
+    let registry = registry.clone();
+    metrics.add_source(move |scrape| scrape_egress(scrape, &registry));
+}
+
+fn scrape_workers(scrape: &mut Scrape, pool: &MediaPool) {
+    let totals = pool.totals();
+    for (reason, count) in &totals.rejected {
+        scrape.count(&names::REJECTED_INPUT, &["media", reason], *count);
+    }
+    scrape.count(&names::MAILBOX_DROPPED, &["worker"], totals.mailbox_overflows);
+    scrape.count(&names::MEDIA_DATAGRAMS, &[], totals.datagrams_received);
+    scrape.count(&names::MEDIA_BYTES, &[], totals.bytes_received);
+    scrape.count(&names::MEDIA_FORWARDED, &[], totals.forwarded);
+    scrape.count(&names::SEND_DROPPED, &[], totals.send_dropped);
+    for (worker, nanos) in pool.busy_nanos().into_iter().enumerate() {
+        let seconds = nanos as f64 / 1e9;
+        scrape.add(&names::WORKER_BUSY, &[&worker.to_string()], seconds);
+    }
+}
+
+fn scrape_egress(scrape: &mut Scrape, registry: &Registry) {
+    for stream in registry.list() {
+        let (table, counts) = (stream.table.as_str(), stream.egress.snapshot());
+        let webrtc = &[table, Transport::WebRtc.as_str()];
+        scrape.count(&names::EGRESS_PACKETS, webrtc, counts.packets);
+        scrape.count(&names::EGRESS_BYTES, webrtc, counts.bytes);
+        scrape.count(&names::VIEWERS_OVERRUN, &[table], counts.overrun);
+        scrape.count(&names::VIEWER_NACKS, &[table], counts.nacked);
+        scrape.count(&names::RESENDS, &[table, "sent"], counts.resent);
+        scrape.count(&names::RESENDS, &[table, "missed"], counts.resend_missed);
+        scrape.count(&names::RESENDS, &[table, "refused"], counts.resend_refused);
+        scrape.count(&names::KEYFRAME_REQUESTS, &[table, "asked"], counts.keyframes_asked);
+        scrape.count(&names::KEYFRAME_REQUESTS, &[table, "forwarded"], counts.keyframes_forwarded);
+    }
+}
