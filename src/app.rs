@@ -3,9 +3,12 @@
 #![allow(clippy::disallowed_methods, reason = "the outermost shell: it reads the clocks")]
 
 mod media;
+mod parts;
 
-use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+#[cfg(feature = "demo")]
+use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,12 +22,14 @@ use crate::api::health::{Health, Phase};
 use crate::api::sessions::{self, MediaApi};
 use crate::api::tables::Tables;
 use crate::api::{admin, public};
+#[cfg(feature = "demo")]
+use crate::config::Demo;
 use crate::config::{Config, Http};
-use crate::hub::{Registry, TableName};
+use crate::hub::Registry;
 use crate::net::addresses::own_addresses;
 use crate::net::tcp::{Limits, Server, listen};
 use crate::net::tls::Certificate;
-use crate::qos::{Metrics, Transport, names};
+use crate::qos::Metrics;
 use crate::time::Clock;
 use crate::worker::MediaPool;
 
@@ -37,18 +42,33 @@ const TICK: Duration = Duration::from_secs(1);
 /// What a stop may take beyond the open requests' `http.shutdown_timeout`.
 const STOP_MARGIN: Duration = Duration::from_secs(2);
 
-/// Connections at once on the admin listener: a handful of scrapers and probes.
-const ADMIN_CONNECTIONS: usize = 64;
+/// Connections at once on the admin listener and the dealer's: scrapers and probes.
+const FEW_CONNECTIONS: usize = 64;
+
+/// A free port of loopback.
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// What the command line adds to the configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Serve HTTPS with a self-signed certificate when none is configured.
+    pub dev_tls: bool,
+    /// Run the synthetic dealer, which needs plain HTTP on loopback.
+    pub demo: bool,
+}
 
 /// A running gateway. Dropping it without [`App::stop`] aborts its tasks.
 pub struct App {
     http: Vec<SocketAddr>,
+    /// The dealer's own listener, when the public one speaks TLS.
+    #[cfg_attr(not(feature = "demo"), expect(dead_code, reason = "only the dealer asks"))]
+    plain: Option<SocketAddr>,
     admin: SocketAddr,
     secure: bool,
+    pool: Arc<MediaPool>,
     health: Arc<Health>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
-    pool: Arc<MediaPool>,
     stop_bound: Duration,
 }
 
@@ -57,64 +77,79 @@ impl App {
     ///
     /// # Errors
     /// What is in the way: a taken port, a certificate that cannot be read.
-    pub async fn start(config: &Config, dev_tls: bool) -> anyhow::Result<Self> {
+    pub async fn start(config: &Config, options: Options) -> anyhow::Result<Self> {
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        let metrics = Metrics::new();
-        let registry = Registry::new(config.media.max_tables);
+        let (clock, metrics) = (Clock::system(), Metrics::new());
         let announced = announced_addresses(config);
 
-        let clock = Clock::system();
+        // The data path: hub, ways in and out.
+        let registry = Registry::new(config.media.max_tables);
         let pool = media::start(config, announced.clone(), clock, metrics.clone())?;
-        media::add_sources(&metrics, &pool, &registry);
-        let tables = Tables::new(registry.clone(), viewers(pool.clone()));
+        let hls = config.hls.enabled.then(|| parts::hls(&config.hls, &registry, clock));
+        if let Some(hls) = hls.clone() {
+            tasks.spawn(hls.run(stopped(stopping.clone())));
+        }
+
+        // What is known of it.
+        let tables = Tables::new(registry.clone(), parts::viewers(pool.clone(), hls.clone()));
         let workers = pool.clone();
         let health = Arc::new(Health::new(move || workers.running()));
-        add_sources(&metrics, &tables, &health);
+        media::add_sources(&metrics, &pool, &registry);
+        parts::add_sources(&metrics, &tables, &health, hls.as_ref());
+        tasks.spawn(tick(tables.clone(), pool.clone(), stopping.clone()));
 
-        let certificate = certificate(&config.http, dev_tls, &announced)?;
+        // The surfaces.
+        let certificate = certificate(&config.http, options.dev_tls, &announced)?;
         if let Some(certificate) = certificate.clone() {
             tasks.spawn(watch_certificate(certificate, metrics.clone(), stopping.clone()));
         }
-        let http = config.http.listen.iter().map(|at| open(*at)).collect::<Result<Vec<_>, _>>()?;
-        let admin = open(config.admin.listen)?;
-        let app = Self {
-            http: http.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?,
-            admin: admin.local_addr()?,
-            secure: certificate.is_some(),
-            health: health.clone(),
-            stop,
-            tasks: JoinSet::new(),
-            pool: pool.clone(),
-            stop_bound: config.http.shutdown_timeout + STOP_MARGIN,
-        };
-
-        let public_router = public::router(public::Parts {
+        let media_api = MediaApi { registry, pool: pool.clone(), clock };
+        let mut routers = vec![sessions::router(Arc::new(media_api))];
+        routers.extend(hls.map(crate::egress::hls::router));
+        let max_body_bytes = config.http.max_body_bytes;
+        let parts = public::Parts {
             tables: tables.clone(),
             metrics: metrics.clone(),
-            max_body_bytes: config.http.max_body_bytes,
-            routers: vec![sessions::router(Arc::new(MediaApi {
-                registry: registry.clone(),
-                pool: pool.clone(),
-                clock,
-            }))],
-        });
-        let acceptor = certificate.map(|certificate| certificate.acceptor()).transpose()?;
-        let limits = limits(&config.http);
-        let server = Server::new(public_router, acceptor, limits);
-        add_server_source(&metrics, "public", &server);
-        tasks.spawn(server.run(http, stopping.clone()));
+            max_body_bytes,
+            routers,
+        };
+        let public_router = public::router(parts);
+        let parts = admin::Parts { metrics: metrics.clone(), health: health.clone(), tables };
+        let admin_router = admin::router(parts);
 
-        let parts = admin::Parts { metrics: metrics.clone(), health, tables: tables.clone() };
-        let limits = Limits { max_connections: ADMIN_CONNECTIONS, ..limits };
-        let server = Server::new(admin::router(parts), None, limits);
-        add_server_source(&metrics, "admin", &server);
-        tasks.spawn(server.run(vec![admin], stopping.clone()));
-        tasks.spawn(tick(tables, pool.clone(), stopping));
+        let http = config.http.listen.iter().map(|at| open(*at)).collect::<Result<Vec<_>, _>>()?;
+        let admin = open(config.admin.listen)?;
+        let secure = certificate.is_some();
+        let plain = (options.demo && secure).then(|| open(LOOPBACK)).transpose()?;
+        let mut app = Self {
+            http: http.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?,
+            plain: plain.as_ref().map(TcpListener::local_addr).transpose()?,
+            admin: admin.local_addr()?,
+            secure,
+            pool,
+            health,
+            stop,
+            tasks,
+            stop_bound: config.http.shutdown_timeout + STOP_MARGIN,
+        };
+        let limits = limits(&config.http);
+        let few = Limits { max_connections: FEW_CONNECTIONS, ..limits };
+        let acceptor = certificate.map(|certificate| certificate.acceptor()).transpose()?;
+        if let Some(plain) = plain {
+            let server = Server::new(public_router.clone(), None, few);
+            app.tasks.spawn(server.run(vec![plain], stopping.clone()));
+        }
+        let server = Server::new(public_router, acceptor, limits);
+        parts::add_server_source(&metrics, "public", &server);
+        app.tasks.spawn(server.run(http, stopping.clone()));
+        let server = Server::new(admin_router, None, few);
+        parts::add_server_source(&metrics, "admin", &server);
+        app.tasks.spawn(server.run(vec![admin], stopping));
 
         app.health.advance(Phase::Running);
         app.log_ready();
-        Ok(Self { tasks, ..app })
+        Ok(app)
     }
 
     /// Addresses of the public listeners.
@@ -142,21 +177,61 @@ impl App {
     pub async fn stop(mut self) {
         self.health.advance(Phase::Stopping);
         self.stop.send_replace(true);
+        let pool = self.pool.clone();
+        self.tasks.spawn(async move {
+            // It waits for its threads. A failed join means that one of them panicked.
+            let _ = tokio::task::spawn_blocking(move || pool.shutdown()).await;
+        });
         let all_ended = async { while self.tasks.join_next().await.is_some() {} };
         if timeout(self.stop_bound, all_ended).await.is_err() {
             tracing::warn!("some tasks did not end in time");
         }
-        let pool = self.pool;
-        // Joins threads, which blocks.
-        let _ = tokio::task::spawn_blocking(move || pool.shutdown()).await;
         tracing::info!("stopped");
+    }
+
+    /// Starts the synthetic dealer; it publishes over WHIP like anybody else.
+    #[cfg(feature = "demo")]
+    fn start_dealer(&mut self, demo: &Demo) {
+        let at = match (self.plain, self.http.first()) {
+            (Some(plain), _) => plain,
+            (None, Some(at)) if at.ip().is_unspecified() => {
+                let loopback =
+                    if at.is_ipv6() { IpAddr::V6(Ipv6Addr::LOCALHOST) } else { LOOPBACK.ip() };
+                SocketAddr::new(loopback, at.port())
+            }
+            (None, Some(at)) => *at,
+            (None, None) => return,
+        };
+        let config = railbird_loadgen::DealerConfig {
+            width: demo.width,
+            height: demo.height,
+            fps: demo.fps,
+            bitrate: demo.bitrate,
+            ..railbird_loadgen::DealerConfig::new(
+                demo.table.as_str(),
+                format!("http://{at}/whip/{}", demo.table),
+            )
+        };
+        let stop = stopped(self.stop.subscribe());
+        self.tasks.spawn(async move {
+            if let Err(error) = railbird_loadgen::run_dealer(config, stop).await {
+                tracing::error!(%error, "the dealer has left");
+            }
+        });
     }
 
     fn log_ready(&self) {
         let all: Vec<_> = self.http.iter().map(SocketAddr::to_string).collect();
         let first = all.first().cloned().unwrap_or_default();
         let http_all = (all.len() > 1).then(|| all.join(","));
-        tracing::info!(http = first, http_all, admin = %self.admin, media = self.pool.port(), "ready");
+        let media: Vec<_> = self.pool.candidates().iter().map(SocketAddr::to_string).collect();
+        tracing::info!(
+            http = first,
+            http_all,
+            admin = %self.admin,
+            media = media.join(","),
+            "ready"
+        );
     }
 }
 
@@ -164,12 +239,15 @@ impl App {
 ///
 /// # Errors
 /// As [`App::start`].
-pub async fn run(config: Config, dev_tls: bool, demo: bool) -> anyhow::Result<()> {
+pub async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     // Listening for signals comes first: one that comes early must not kill the process.
     let mut signals = Signals::new().context("signals cannot be handled")?;
-    let app = App::start(&config, dev_tls).await?;
-    if demo {
-        banner(&app, &config)?;
+    #[cfg_attr(not(feature = "demo"), expect(unused_mut, reason = "only the dealer is added"))]
+    let mut app = App::start(&config, options).await?;
+    #[cfg(feature = "demo")]
+    if options.demo {
+        app.start_dealer(&config.demo);
+        banner(&app, &config.demo)?;
     }
     signals.next().await;
     tracing::info!("stopping; a second signal exits at once");
@@ -181,8 +259,10 @@ pub async fn run(config: Config, dev_tls: bool, demo: bool) -> anyhow::Result<()
     Ok(())
 }
 
-fn banner(app: &App, config: &Config) -> io::Result<()> {
-    let (url, table) = (app.url(), &config.demo.table);
+#[cfg(feature = "demo")]
+fn banner(app: &App, demo: &Demo) -> io::Result<()> {
+    use std::io::Write;
+    let (url, table) = (app.url(), &demo.table);
     writeln!(
         io::stdout(),
         "\n  Railbird is on the rail.\n\n  Lobby    {url}/\n  Watch    {url}/play/{table}\n  \
@@ -195,14 +275,6 @@ fn announced_addresses(config: &Config) -> Vec<IpAddr> {
     match config.media.addresses.as_slice() {
         [] => own_addresses(),
         given => given.to_vec(),
-    }
-}
-
-/// How many watch a table over a transport.
-fn viewers(pool: Arc<MediaPool>) -> impl Fn(&TableName, Transport) -> u64 + Send + Sync + 'static {
-    move |table, transport| match transport {
-        Transport::WebRtc => pool.viewers_of(table) as u64,
-        Transport::LlHls => 0,
     }
 }
 
@@ -232,26 +304,6 @@ fn limits(http: &Http) -> Limits {
     }
 }
 
-fn add_sources(metrics: &Metrics, tables: &Arc<Tables>, health: &Arc<Health>) {
-    let tables = tables.clone();
-    metrics.add_source(move |scrape| tables.scrape(scrape));
-    let health = health.clone();
-    metrics.add_source(move |scrape| {
-        scrape.count(&names::READY, &[], u64::from(health.not_ready().is_none()));
-        scrape.count(&names::WORKERS, &[], health.workers() as u64);
-    });
-}
-
-fn add_server_source(metrics: &Metrics, listener: &'static str, server: &Server) {
-    let stats = server.stats();
-    metrics.add_source(move |scrape| {
-        scrape.count(&names::HTTP_CONNECTIONS, &[listener], stats.open());
-        for (reason, count) in stats.refused() {
-            scrape.count(&names::HTTP_REFUSED, &[listener, reason], count);
-        }
-    });
-}
-
 async fn tick(tables: Arc<Tables>, pool: Arc<MediaPool>, stopping: watch::Receiver<bool>) {
     every(TICK, stopping, || {
         let now = Instant::now();
@@ -259,6 +311,12 @@ async fn tick(tables: Arc<Tables>, pool: Arc<MediaPool>, stopping: watch::Receiv
         pool.sweep(now);
     })
     .await;
+}
+
+/// Completes when the gateway stops.
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop as well.
+    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 async fn watch_certificate(

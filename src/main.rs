@@ -80,7 +80,7 @@ fn run(file: Option<&Path>, dev_tls: bool, demo: bool) -> anyhow::Result<()> {
     let config = config::load(file)?;
     logging::start(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(app::run(config, dev_tls, demo));
+    let outcome = runtime.block_on(app::run(config, app::Options { dev_tls, demo }));
     runtime.shutdown_timeout(RUNTIME_STOP);
     outcome
 }

@@ -1,10 +1,11 @@
 //! The HTTP surfaces from the outside: a whole gateway on free ports of loopback,
 //! asked by an independent client.
+#![allow(clippy::disallowed_methods, reason = "a bound for what must not hang")]
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use railbird::app::App;
+use railbird::app::{App, Options};
 use railbird::config::{self, Config};
 use reqwest::{Client, Method, StatusCode, Version};
 use serde_json::Value;
@@ -20,7 +21,7 @@ fn config(extra: &str) -> Config {
 }
 
 async fn start(extra: &str) -> App {
-    App::start(&config(extra), false).await.unwrap()
+    App::start(&config(extra), Options::default()).await.unwrap()
 }
 
 fn public(app: &App) -> String {
@@ -149,7 +150,7 @@ async fn operators_see_health_metrics_and_tables() {
 
 #[tokio::test]
 async fn tls_offers_http2_and_http1() {
-    let app = App::start(&config(""), true).await.unwrap();
+    let app = App::start(&config(""), Options { dev_tls: true, demo: false }).await.unwrap();
     let url = format!("https://{}/api/tables", app.http()[0]);
     let builder = || Client::builder().tls_danger_accept_invalid_certs(true);
     let h2 = builder().build().unwrap().get(&url).send().await.unwrap();
@@ -228,7 +229,7 @@ async fn a_taken_port_is_named() {
     let app = start("").await;
     let mut second = config("");
     second.http.listen = app.http().to_vec();
-    let error = App::start(&second, false).await.err().expect("the port is taken");
+    let error = App::start(&second, Options::default()).await.err().expect("the port is taken");
     assert!(error.to_string().contains(&app.http()[0].to_string()), "{error:#}");
     app.stop().await;
 }

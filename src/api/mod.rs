@@ -1,7 +1,7 @@
 //! The HTTP surfaces: public for players and providers, admin for operators.
 //!
-//! WHIP, WHEP and HLS bring their own routers; [`public`] puts them together with
-//! the pages and `/api/tables` and lays [`layers`] around everything.
+//! [`sessions`] is WHIP and WHEP, HLS brings its own router; [`public`] puts them
+//! together with the pages and `/api/tables` and lays [`layers`] around everything.
 
 pub mod admin;
 pub mod health;

@@ -21,12 +21,15 @@ const SAMPLES: usize = 3;
 /// Viewers of a table over a transport.
 type ViewerCount = Box<dyn Fn(&TableName, Transport) -> u64 + Send + Sync>;
 
+/// The last samples of each layer, oldest first; [`SAMPLES`] at most.
+type Samples = HashMap<(StreamId, LayerId), VecDeque<(Instant, LayerSnapshot)>>;
+
 /// The read view of all tables. Shared as `Arc<Tables>`.
 pub struct Tables {
     registry: Arc<Registry>,
     viewers: ViewerCount,
     /// As bounded as the registry: a stream that is gone is forgotten at the next sample.
-    samples: Mutex<HashMap<(StreamId, LayerId), VecDeque<(Instant, LayerSnapshot)>>>,
+    samples: Mutex<Samples>,
 }
 
 /// Rates of one layer; zero while there are not two samples.
@@ -123,6 +126,8 @@ impl Tables {
                 scrape.count(&names::INGEST_BYTES, labels, now.bytes);
                 scrape.count(&names::INGEST_FRAMES, labels, now.frames);
                 scrape.count(&names::INGEST_KEYFRAMES, labels, now.keyframes);
+                scrape.count(&names::INGEST_LOST, labels, now.ingest.lost);
+                scrape.count(&names::INGEST_RECOVERED, labels, now.ingest.recovered);
                 let rates = self.rates(stream.id, layer);
                 scrape.add(&names::INGEST_FPS, labels, rates.fps);
                 scrape.add(&names::INGEST_BITRATE, labels, rates.bitrate);
@@ -180,9 +185,7 @@ impl Tables {
         }
     }
 
-    fn lock(
-        &self,
-    ) -> MutexGuard<'_, HashMap<(StreamId, LayerId), VecDeque<(Instant, LayerSnapshot)>>> {
+    fn lock(&self) -> MutexGuard<'_, Samples> {
         // Nothing panics while it holds this lock; samples are whole in any case.
         self.samples.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -255,7 +258,6 @@ mod tests {
         });
         let start = Instant::now();
         let high = LayerId { track: 0, layer: 0 };
-        publisher.set_resolution(high, 1280, 720);
         for second in 0..4 {
             tables.sample(start + Duration::from_secs(second));
             for frame in 0..30 {
@@ -270,7 +272,7 @@ mod tests {
                 "viewers": {"webrtc": 7, "llhls": 3},
                 "tracks": [
                     {"kind": "video", "codec": "H264", "layers": [
-                        {"rid": "h", "width": 1280, "height": 720, "fps": 30.0, "bitrate": 240_000},
+                        {"rid": "h", "fps": 30.0, "bitrate": 240_000},
                         {"rid": "l", "fps": 0.0, "bitrate": 0},
                     ]},
                     {"kind": "audio", "codec": "opus", "layers": [{"rid": "", "bitrate": 0}]},

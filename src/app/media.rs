@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
@@ -16,9 +17,6 @@ use crate::time::Clock;
 use crate::webrtc::dtls::DtlsIdentity;
 use crate::webrtc::transport::TransportTimeouts;
 use crate::worker::{MediaPool, PoolSettings, SessionLimits};
-
-/// What viewers are asked to keep to: play at once, never hold back more than 150 ms.
-const PLAYOUT_DELAY: PlayoutDelay = PlayoutDelay::from_millis(0, 150);
 
 /// Opens the media port and starts the workers.
 pub(super) fn start(
@@ -59,8 +57,15 @@ fn settings(config: &Config, addresses: Vec<IpAddr>) -> PoolSettings {
             keyframe_interval: media.keyframe_interval,
             ..ReceiverSettings::default()
         },
-        playout_delay: PLAYOUT_DELAY,
+        playout_delay: PlayoutDelay::from_millis(
+            whole_millis(media.playout_delay_min),
+            whole_millis(media.playout_delay_max),
+        ),
     }
+}
+
+fn whole_millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// Reports what the workers and the streams count.

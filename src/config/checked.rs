@@ -89,6 +89,10 @@ pub struct Media {
     pub keyframe_interval: Duration,
     /// How long a hole in a publisher's packets is waited for.
     pub reorder_wait: Duration,
+    /// Least playout delay that viewers' players are asked for.
+    pub playout_delay_min: Duration,
+    /// Most playout delay that viewers' players are asked for.
+    pub playout_delay_max: Duration,
     /// Kernel receive and send buffer of each worker's socket, in bytes.
     pub socket_buffer_bytes: usize,
 }
@@ -104,7 +108,7 @@ pub struct Hls {
     pub segment: Duration,
     /// How much of a table can be seeked back to; at least three segments.
     pub window: Duration,
-    /// Memory that one table's window may take, in bytes.
+    /// Memory that the window of one track may take, in bytes.
     pub max_window_bytes: usize,
 }
 
@@ -202,6 +206,8 @@ fn media(mut s: Section<'_, '_>) -> Media {
         connect_timeout: s.read("connect_timeout", "ICE and DTLS must be done so long after the answer.", r#""15s""#, duration(ms(1000)..=ms(600_000))),
         keyframe_interval: s.read("keyframe_interval", "Shortest time between two keyframe requests to a publisher's layer.", r#""500ms""#, duration(ms(50)..=ms(60_000))),
         reorder_wait: s.read("reorder_wait", "How long a hole in a publisher's packets is waited for before it counts as lost.", r#""200ms""#, duration(ms(0)..=ms(5_000))),
+        playout_delay_min: s.read("playout_delay_min", "Least playout delay that viewers' players are asked for.", r#""0ms""#, duration(ms(0)..=ms(40_000))),
+        playout_delay_max: s.read("playout_delay_max", "Most playout delay that viewers' players are asked for; raises the resilience to jitter.", r#""150ms""#, duration(ms(0)..=ms(40_000))),
         socket_buffer_bytes: s.read("socket_buffer_bytes", "Kernel receive and send buffer of each media socket; the kernel's own limits (net.core.rmem_max, wmem_max) hold.", "4_194_304", number(65_536..=BUFFER_MAX)),
     }
 }
@@ -213,7 +219,7 @@ fn hls(mut s: Section<'_, '_>) -> Hls {
         part: s.read("part", "Target duration of a part; \"200ms\" suits close networks.", r#""500ms""#, duration(ms(100)..=ms(5_000))),
         segment: s.read("segment", "Target duration of a segment.", r#""2s""#, duration(ms(500)..=ms(20_000))),
         window: s.read("window", "How far back a table can be seeked; at least three segments.", r#""30s""#, duration(ms(2_000)..=ms(3_600_000))),
-        max_window_bytes: s.read("max_window_bytes", "Memory that one table's window may take; past it the oldest segments go.", "134_217_728", number(1 << 20..=1 << 36)),
+        max_window_bytes: s.read("max_window_bytes", "Memory that the window of one track of a table may take; past it the oldest segments go.", "67_108_864", number(1 << 20..=1 << 36)),
     };
     if hls.part >= hls.segment {
         s.refuse("part", &Refusal::new("a part as long as a segment", "less than hls.segment"));

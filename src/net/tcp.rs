@@ -293,13 +293,17 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Says that the gateway is full, and waits a moment for the client to read it: a
-/// close with unread input would reset the connection before that.
+/// Says that the gateway is full. The request is waited for, because clients take an
+/// answer that comes before it for an error, and then the client's end, because a
+/// close with unread input would reset the connection.
 async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let polite = async {
+        let mut sink = [0; 1024];
+        if stream.read(&mut sink).await? == 0 {
+            return Ok(());
+        }
         stream.write_all(REFUSAL).await?;
         stream.shutdown().await?;
-        let mut sink = [0; 1024];
         while stream.read(&mut sink).await? > 0 {}
         io::Result::Ok(())
     };

@@ -70,7 +70,7 @@ families! {
     INGEST_RECOVERED Counter "railbird_ingest_recovered_packets_total" ["table", "layer"] "Packets of the publisher that came after they had been asked for again.";
 
     EGRESS_PACKETS Counter "railbird_egress_packets_total" ["table", "transport"] "RTP packets sent to viewers, without resends.";
-    EGRESS_BYTES Counter "railbird_egress_bytes_total" ["table", "transport"] "Media bytes sent to viewers: RTP payloads, or HTTP bodies.";
+    EGRESS_BYTES Counter "railbird_egress_bytes_total" ["table", "transport"] "RTP payload bytes sent to viewers, without resends.";
     SEND_DROPPED Counter "railbird_send_dropped_total" [] "Datagrams that the kernel would not take.";
     VIEWERS_OVERRUN Counter "railbird_viewers_overrun_total" ["table"] "Times that a viewer fell so far behind that it was moved to the live edge.";
     VIEWER_NACKS Counter "railbird_viewer_nacks_total" ["table"] "Packets that viewers asked for again.";
@@ -90,6 +90,7 @@ families! {
     HLS_REQUESTS Counter "railbird_hls_requests_total" ["resource"] "LL-HLS requests, by what was asked for.";
     HLS_HELD Gauge "railbird_hls_held_requests" [] "Requests that wait for a part or playlist to come.";
     HLS_HOLD_FAILED Counter "railbird_hls_hold_failures_total" ["reason"] "Requests that were not held to their end: held too long, or too many held.";
+    HLS_BYTES Counter "railbird_hls_bytes_total" [] "Bytes of LL-HLS answers' bodies.";
     HLS_PARTS Counter "railbird_hls_parts_total" [] "Parts made.";
     HLS_SEGMENTS Counter "railbird_hls_segments_total" [] "Segments completed.";
     HLS_FRAMES_DROPPED Counter "railbird_hls_frames_dropped_total" ["reason"] "Frames that no part holds.";

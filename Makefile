@@ -1,0 +1,57 @@
+# The same recipes for a developer and for CI. `make` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+TOOLS := .cache/tools
+DENY := $(TOOLS)/bin/cargo-deny
+DENY_VERSION := 0.20.2
+IMAGE ?= railbird:dev
+
+# What the pages are built from.
+WEB_SOURCES := $(shell find web -type f -not -path 'web/dist/*' -not -path 'web/node_modules/*' 2>/dev/null)
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
+
+.PHONY: run
+run: setup web ## build and start a gateway with a synthetic dealer table already live
+	cargo run --release --locked -- demo $(ARGS)
+
+.PHONY: test
+test: setup-test web ## all tests: Rust, pages, browsers; ends with "N passed, M failed"
+	scripts/test.py
+
+.PHONY: lint
+lint: setup web $(DENY) ## format, clippy, dependency rules, types of the pages
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy -p railbird --no-default-features --locked -- -D warnings
+	# Not `advisories`: its database is a git repository, and this needs only the crate registry.
+	$(DENY) --log-level error check bans licenses sources
+	cd web && npm run --silent check
+
+.PHONY: web
+web: web/dist/index.html ## build the pages that go into the binary
+
+web/node_modules/.package-lock.json: web/package-lock.json
+	cd web && npm ci --silent --no-audit --no-fund </dev/null
+
+web/dist/index.html: web/node_modules/.package-lock.json $(WEB_SOURCES)
+	cd web && npm run --silent build
+	@touch $@
+
+.PHONY: image
+image: ## build the container image
+	docker build --tag $(IMAGE) .
+
+.PHONY: setup setup-test
+setup: ## install what building needs and is missing
+	@scripts/setup.sh
+setup-test: ## install what testing needs and is missing
+	@scripts/setup.sh test
+
+$(DENY):
+	@echo "missing: cargo-deny $(DENY_VERSION); installing into $(TOOLS)"
+	cargo install --quiet --locked cargo-deny --version $(DENY_VERSION) --root $(TOOLS)

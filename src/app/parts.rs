@@ -1,0 +1,92 @@
+//! LL-HLS as the configuration wants it, and what the parts report to the metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::api::health::Health;
+use crate::api::tables::Tables;
+use crate::config;
+use crate::egress::hls::{Hls, HlsSettings};
+use crate::hub::{Registry, TableName};
+use crate::net::tcp::Server;
+use crate::qos::{Metrics, Scrape, Transport, names};
+use crate::time::Clock;
+use crate::worker::MediaPool;
+
+/// Makes the LL-HLS packager; it packages once its `run` runs.
+pub(super) fn hls(hls: &config::Hls, registry: &Arc<Registry>, clock: Clock) -> Arc<Hls> {
+    let settings = HlsSettings {
+        part_target: hls.part,
+        segment_target: hls.segment,
+        window: hls.window,
+        max_window_bytes: hls.max_window_bytes,
+        ..HlsSettings::default()
+    };
+    Hls::new(settings, registry.clone(), clock)
+}
+
+/// How many watch a table over a transport.
+pub(super) fn viewers(
+    pool: Arc<MediaPool>,
+    hls: Option<Arc<Hls>>,
+) -> impl Fn(&TableName, Transport) -> u64 + Send + Sync + 'static {
+    move |table, transport| {
+        let viewers = match transport {
+            Transport::WebRtc => pool.viewers_of(table),
+            Transport::LlHls => hls.as_ref().map_or(0, |hls| hls.viewers(table)),
+        };
+        viewers as u64
+    }
+}
+
+/// Everything that is read when somebody scrapes.
+pub(super) fn add_sources(
+    metrics: &Metrics,
+    tables: &Arc<Tables>,
+    health: &Arc<Health>,
+    hls: Option<&Arc<Hls>>,
+) {
+    let tables = tables.clone();
+    metrics.add_source(move |scrape| tables.scrape(scrape));
+    let health = health.clone();
+    metrics.add_source(move |scrape| {
+        scrape.count(&names::READY, &[], u64::from(health.not_ready().is_none()));
+        scrape.count(&names::WORKERS, &[], health.workers() as u64);
+    });
+    if let Some(hls) = hls.cloned() {
+        metrics.add_source(move |scrape| scrape_hls(scrape, &hls));
+    }
+}
+
+/// The connections of a listener group.
+pub(super) fn add_server_source(metrics: &Metrics, listener: &'static str, server: &Server) {
+    let stats = server.stats();
+    metrics.add_source(move |scrape| {
+        scrape.count(&names::HTTP_CONNECTIONS, &[listener], stats.open());
+        for (reason, count) in stats.refused() {
+            scrape.count(&names::HTTP_REFUSED, &[listener, reason], count);
+        }
+    });
+}
+
+fn scrape_hls(scrape: &mut Scrape, hls: &Hls) {
+    let stats = hls.stats();
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    for (resource, requests) in [
+        ("multivariant", &stats.multivariant_requests),
+        ("playlist", &stats.playlist_requests),
+        ("part", &stats.part_requests),
+        ("segment", &stats.segment_requests),
+        ("init", &stats.init_requests),
+    ] {
+        scrape.count(&names::HLS_REQUESTS, &[resource], read(requests));
+    }
+    scrape.count(&names::HLS_HELD, &[], read(&stats.held_requests));
+    scrape.count(&names::HLS_HOLD_FAILED, &["timed_out"], read(&stats.timed_out_requests));
+    scrape.count(&names::HLS_HOLD_FAILED, &["refused"], read(&stats.refused_requests));
+    scrape.count(&names::HLS_BYTES, &[], read(&stats.bytes_out));
+    scrape.count(&names::HLS_PARTS, &[], read(&stats.parts));
+    scrape.count(&names::HLS_SEGMENTS, &[], read(&stats.segments));
+    scrape.count(&names::HLS_FRAMES_DROPPED, &["queue"], read(&stats.frames_dropped_queue));
+    scrape.count(&names::HLS_FRAMES_DROPPED, &["unusable"], read(&stats.frames_dropped_unusable));
+}
