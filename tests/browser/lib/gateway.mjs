@@ -57,7 +57,7 @@ export async function startGateway({ command = 'serve', ports = ANY_PORTS } = {}
     log.push(line);
     if (log.length > LOG_LINES) log.shift();
   };
-  createInterface({ input: child.stderr }).on('line', keep);
+  createInterface({ input: child.stdout }).on('line', keep);
 
   const stop = async (signal = 'SIGTERM') => {
     child.kill(signal);
@@ -70,7 +70,7 @@ export async function startGateway({ command = 'serve', ports = ANY_PORTS } = {}
   let deadline;
   try {
     const ready = await Promise.race([
-      readyLine(child.stdout, keep),
+      readyLine(child.stderr, keep),
       exited.then((how) => Promise.reject(new Error(`the gateway ended before it was ready: ${how[0]}`))),
       new Promise((_, reject) => {
         deadline = setTimeout(() => reject(new Error('the gateway was not ready in time')), READY_WITHIN_MS);
@@ -93,9 +93,9 @@ export async function startGateway({ command = 'serve', ports = ANY_PORTS } = {}
 }
 
 /** Reads JSON log lines to the end of the process; resolves with the one that says `ready`. */
-function readyLine(stdout, keep) {
+function readyLine(log, keep) {
   return new Promise((resolve) => {
-    createInterface({ input: stdout }).on('line', (line) => {
+    createInterface({ input: log }).on('line', (line) => {
       keep(line);
       try {
         const entry = JSON.parse(line);
