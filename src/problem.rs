@@ -14,7 +14,8 @@ pub struct Problem {
     title: &'static str,
     detail: String,
     retry_after: Option<u32>,
-    extra: Option<(HeaderName, HeaderValue)>,
+    /// Boxed, to keep results that carry a problem small.
+    extra: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 #[derive(Serialize)]
@@ -44,7 +45,7 @@ impl Problem {
 
     /// Adds a header, e.g. `Accept-Post` to a 415; the last one added counts.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.extra = Some((name, value));
+        self.extra = Some(Box::new((name, value)));
         self
     }
 
@@ -76,7 +77,8 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Some((name, value)) = self.extra {
+        if let Some(extra) = self.extra {
+            let (name, value) = *extra;
             headers.insert(name, value);
         }
         response

@@ -42,7 +42,7 @@ impl Utc {
         let seconds = self.0.div_euclid(1_000_000) + NTP_UNIX_OFFSET;
         let micros = self.0.rem_euclid(1_000_000) as u64;
         // Rounded up, so that a round trip through 32.32 gives the same microsecond.
-        let fraction = ((micros << 32) + 999_999) / 1_000_000;
+        let fraction = (micros << 32).div_ceil(1_000_000);
         ((seconds as u64) << 32) | fraction
     }
 

@@ -289,11 +289,11 @@ mod tests {
             let live = live.clone();
             metrics.add_source(move |scrape| {
                 if live.load(std::sync::atomic::Ordering::Relaxed) {
-                    scrape.count(&names::RESENDS, &["sent"], share);
+                    scrape.count(&names::RESENDS, &["demo", "sent"], share);
                 }
             });
         }
-        let series = "railbird_resends_total{result=\"sent\"} 5\n";
+        let series = "railbird_resends_total{table=\"demo\",result=\"sent\"} 5\n";
         assert!(metrics.render().contains(series), "{}", metrics.render());
         live.store(false, std::sync::atomic::Ordering::Relaxed);
         assert!(!metrics.render().contains("railbird_resends_total"));

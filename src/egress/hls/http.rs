@@ -4,6 +4,8 @@
 //! (ranges). Names of media say which publication they belong to and never come
 //! back with other bytes, so they may be cached for ever; playlists may not.
 
+#![allow(clippy::disallowed_methods, reason = "the I/O shell: requests wait on the clock")]
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -218,6 +218,7 @@ impl Hls {
         Some((packager, live))
     }
 
+    #[allow(clippy::disallowed_methods, reason = "a task that waits: to try again, to linger")]
     async fn package(&self, mut packager: Packager, stream: &Stream) {
         let live = packager.live().clone();
         loop {

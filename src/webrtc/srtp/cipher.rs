@@ -14,8 +14,19 @@ const SHA1_80_TAG: usize = 10;
 
 /// A keyed cipher for SRTP or for SRTCP, in one direction.
 pub(super) enum Cipher {
-    Gcm { key: LessSafeKey, salt: [u8; 12] },
-    Cm { key: EncryptingKey, salt: [u8; 14], mac: hmac::Key },
+    Gcm {
+        key: LessSafeKey,
+        salt: [u8; 12],
+    },
+    /// Boxed: it is rare, and its keyed hash alone has 1.7 KiB.
+    Cm(Box<CmSha1>),
+}
+
+/// AES in counter mode with HMAC-SHA1 (RFC 3711 §4.1.1, §4.2.1).
+pub(super) struct CmSha1 {
+    key: EncryptingKey,
+    salt: [u8; 14],
+    mac: hmac::Key,
 }
 
 /// Which packet of which stream is sealed or opened.
@@ -41,11 +52,11 @@ impl Cipher {
             },
             Profile::Aes128CmSha1_80 => {
                 let auth: [u8; 20] = derive(master, Label::Authentication, for_rtcp)?;
-                Self::Cm {
+                Self::Cm(Box::new(CmSha1 {
                     key: EncryptingKey::ctr(UnboundCipherKey::new(&AES_128, &key)?)?,
                     salt: derive(master, Label::Salt, for_rtcp)?,
                     mac: hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &auth),
-                }
+                }))
             }
         })
     }
@@ -53,7 +64,7 @@ impl Cipher {
     pub(super) fn tag_len(&self) -> usize {
         match self {
             Self::Gcm { .. } => GCM_TAG,
-            Self::Cm { .. } => SHA1_80_TAG,
+            Self::Cm(_) => SHA1_80_TAG,
         }
     }
 
@@ -83,7 +94,8 @@ impl Cipher {
                 };
                 out.copy_from_slice(tag.as_ref());
             }
-            Self::Cm { key, salt, mac } => {
+            Self::Cm(cm) => {
+                let CmSha1 { key, salt, mac } = &**cm;
                 cm_transform(key, salt, nonces, &mut buffer[clear..])?;
                 let tag = cm_tag(mac, buffer, trailer);
                 out[..SHA1_80_TAG].copy_from_slice(&tag.as_ref()[..SHA1_80_TAG]);
@@ -115,7 +127,8 @@ impl Cipher {
                     }
                 }?;
             }
-            Self::Cm { key, salt, mac } => {
+            Self::Cm(cm) => {
+                let CmSha1 { key, salt, mac } = &**cm;
                 let computed = cm_tag(mac, buffer, trailer);
                 constant_time::verify_slices_are_equal(&computed.as_ref()[..SHA1_80_TAG], tag)?;
                 cm_transform(key, salt, nonces, &mut buffer[clear..])?;

@@ -1,7 +1,6 @@
 //! LL-HLS against the checklist of what players need: a test's name opens with
 //! the number of the line that it proves (P: playlists, H: HTTP).
 
-mod browser;
 mod fixture;
 mod formats;
 mod http;

@@ -9,9 +9,10 @@ mod viewer;
 
 use std::net::SocketAddr;
 
-use super::{IceCredentials, LocalIdentity, Offer};
+use super::{LocalIdentity, Offer};
 use crate::codec::Codec;
 use crate::media::TrackInfo;
+use crate::webrtc::ice_lite::IceCredentials;
 
 const CHROMIUM_VIEWER: &str = include_str!("../testdata/chromium_viewer.sdp");
 const CHROMIUM_CAMERA: &str = include_str!("../testdata/chromium_camera.sdp");
@@ -50,7 +51,6 @@ fn local() -> LocalIdentity {
         candidates: vec![address("[2001:db8::1]:8443"), address("192.0.2.1:8443")],
         session_id: 42,
         cname: "railbird".into(),
-        dtls_client: true,
     }
 }
 
