@@ -23,7 +23,7 @@ use super::streams::Streams;
 use crate::hub::EgressCounts;
 use crate::net::udp::DatagramSink;
 use crate::webrtc::classify::{Class, classify};
-use crate::webrtc::ice_lite::BindingRequest;
+use crate::webrtc::ice_lite::{BindingRequest, IceCredentials};
 use crate::webrtc::transport::TransportState;
 
 /// Messages taken from each queue in one turn.
@@ -203,9 +203,7 @@ impl<S: DatagramSink> Core<S> {
                 }
                 Mail::RestartIce { session, credentials } => {
                     if let Some(&key) = self.by_session.get(&session) {
-                        self.by_ufrag.insert(credentials.ufrag.clone(), key);
-                        self.peers[key].ufrags.push(credentials.ufrag.clone());
-                        self.peers[key].transport.restart_ice(credentials);
+                        self.restart_ice(key, credentials);
                     }
                 }
                 Mail::Close { session, reason } => {
@@ -221,6 +219,17 @@ impl<S: DatagramSink> Core<S> {
                 Mail::Shutdown => self.stopping = true,
             }
         }
+    }
+
+    /// The current and the new user fragment lead to the peer; an older one no longer.
+    fn restart_ice(&mut self, key: usize, credentials: IceCredentials) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        while peer.ufrags.len() > 1 {
+            self.by_ufrag.remove(&peer.ufrags.remove(0));
+        }
+        self.by_ufrag.insert(credentials.ufrag.clone(), key);
+        peer.ufrags.push(credentials.ufrag.clone());
+        peer.transport.restart_ice(credentials);
     }
 
     fn take_media(&mut self, now: Instant) {

@@ -62,7 +62,7 @@ struct Inner {
     addresses: HashMap<SocketAddr, usize>,
     viewers: usize,
     publishers: usize,
-    /// Tables without viewers are not listed.
+    /// Viewers whose peer has come; tables without are not listed.
     viewers_by_table: HashMap<TableName, usize>,
 }
 
@@ -113,9 +113,6 @@ impl Directory {
             return Err(TooManySessions);
         }
         *inner.count(kind) += 1;
-        if kind == SessionKind::Viewer {
-            *inner.viewers_by_table.entry(session.table.clone()).or_default() += 1;
-        }
         let id = session.id;
         inner.ufrags.insert(ufrag.clone(), id);
         let place = Place::Waiting(session);
@@ -130,12 +127,17 @@ impl Directory {
     /// Gives the session of `ufrag` to `worker` unless it has an owner.
     pub(super) fn claim(&self, ufrag: &str, worker: usize) -> Claim {
         let mut inner = self.lock();
-        let Inner { sessions, ufrags, .. } = &mut *inner;
+        let Inner { sessions, ufrags, viewers_by_table, .. } = &mut *inner;
         let Some(entry) = ufrags.get(ufrag).and_then(|id| sessions.get_mut(id)) else {
             return Claim::Unknown;
         };
         match std::mem::replace(&mut entry.place, Place::Owned(worker)) {
-            Place::Waiting(session) => Claim::New(session),
+            Place::Waiting(session) => {
+                if entry.view.kind == SessionKind::Viewer {
+                    *viewers_by_table.entry(session.table.clone()).or_default() += 1;
+                }
+                Claim::New(session)
+            }
             Place::Owned(owner) => {
                 entry.place = Place::Owned(owner);
                 Claim::Owned(owner)
@@ -227,7 +229,7 @@ impl Directory {
         *self.lock().count(kind)
     }
 
-    /// Viewers of `table`, waiting or owned.
+    /// Viewers of `table` whose peer has come.
     pub(super) fn viewers_of(&self, table: &TableName) -> usize {
         self.lock().viewers_by_table.get(table).copied().unwrap_or(0)
     }
@@ -257,7 +259,8 @@ impl Inner {
     fn remove(&mut self, id: SessionId) -> Option<Box<NewSession>> {
         let entry = self.sessions.remove(&id)?;
         *self.count(entry.view.kind) -= 1;
-        if entry.view.kind == SessionKind::Viewer {
+        let arrived = matches!(entry.place, Place::Owned(_));
+        if arrived && entry.view.kind == SessionKind::Viewer {
             self.forget_viewer_of(&entry.view.table);
         }
         for ufrag in &entry.ufrags {
