@@ -89,6 +89,18 @@ impl<S: DatagramSink> Core<S> {
         self.run_timers(now);
     }
 
+    /// Peers, user fragments, addresses, sessions and streams that are kept.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> [usize; 5] {
+        [
+            self.peers.len(),
+            self.by_ufrag.len(),
+            self.by_address.len(),
+            self.by_session.len(),
+            self.streams.len(),
+        ]
+    }
+
     /// How long nothing will happen by itself.
     pub(super) fn wait(&self, now: Instant) -> Duration {
         let waiting =

@@ -233,6 +233,18 @@ impl Directory {
         self.lock().viewers_by_table.get(table).copied().unwrap_or(0)
     }
 
+    /// Sessions, user fragments, addresses and watched tables that are kept.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> [usize; 4] {
+        let inner = self.lock();
+        [
+            inner.sessions.len(),
+            inner.ufrags.len(),
+            inner.addresses.len(),
+            inner.viewers_by_table.len(),
+        ]
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // No code panics while it holds this lock; the maps are whole in any case.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
