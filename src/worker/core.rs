@@ -23,7 +23,7 @@ use super::streams::Streams;
 use crate::hub::EgressCounts;
 use crate::net::udp::DatagramSink;
 use crate::webrtc::classify::{Class, classify};
-use crate::webrtc::ice_lite::BindingRequest;
+use crate::webrtc::ice_lite::{BindingRequest, IceCredentials};
 use crate::webrtc::transport::TransportState;
 
 /// Messages taken from each queue in one turn.
@@ -99,6 +99,12 @@ impl<S: DatagramSink> Core<S> {
             self.by_session.len(),
             self.streams.len(),
         ]
+    }
+
+    /// The SRTP profiles of the connected peers.
+    #[cfg(test)]
+    pub(super) fn profiles(&self) -> Vec<crate::webrtc::srtp::Profile> {
+        self.peers.iter().filter_map(|(_, peer)| peer.transport.profile()).collect()
     }
 
     /// How long nothing will happen by itself.
@@ -214,11 +220,7 @@ impl<S: DatagramSink> Core<S> {
                     self.handle_datagram(now, from, &mut bytes, false);
                 }
                 Mail::RestartIce { session, credentials } => {
-                    if let Some(&key) = self.by_session.get(&session) {
-                        self.by_ufrag.insert(credentials.ufrag.clone(), key);
-                        self.peers[key].ufrags.push(credentials.ufrag.clone());
-                        self.peers[key].transport.restart_ice(credentials);
-                    }
+                    self.restart_ice(session, credentials);
                 }
                 Mail::Close { session, reason } => {
                     if let Some(&key) = self.by_session.get(&session) {
@@ -233,6 +235,19 @@ impl<S: DatagramSink> Core<S> {
                 Mail::Shutdown => self.stopping = true,
             }
         }
+    }
+
+    fn restart_ice(&mut self, session: SessionId, credentials: IceCredentials) {
+        let Some(&key) = self.by_session.get(&session) else { return };
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        // The current and the new one stay, as in the directory; a peer may restart
+        // as often as it likes.
+        while peer.ufrags.len() > 1 {
+            self.by_ufrag.remove(&peer.ufrags.remove(0));
+        }
+        self.by_ufrag.insert(credentials.ufrag.clone(), key);
+        peer.ufrags.push(credentials.ufrag.clone());
+        peer.transport.restart_ice(credentials);
     }
 
     fn take_media(&mut self, now: Instant) {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -20,7 +21,9 @@ use rtc::peer_connection::event::RTCPeerConnectionEvent;
 use rtc::peer_connection::message::{RTCMessage, TaggedRTCMessage};
 use rtc::peer_connection::sdp::RTCSessionDescription;
 use rtc::peer_connection::state::RTCPeerConnectionState;
-use rtc::peer_connection::transport::{CandidateConfig, CandidateHostConfig, RTCIceCandidate};
+use rtc::peer_connection::transport::{
+    CandidateConfig, CandidateHostConfig, RTCDtlsTransportState, RTCIceCandidate,
+};
 use rtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionBuilder};
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtcp::transport_feedbacks::transport_layer_nack::{
@@ -38,6 +41,7 @@ use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use super::gateway::{Created, media_address};
 use super::link::Random;
 use super::media::{Piece, audio_frame, video_frame};
+use super::rtcp_tap::{Heard, RtcpTap};
 use crate::worker::SessionId;
 
 const VIDEO_PT: u8 = 102;
@@ -165,10 +169,11 @@ pub(super) struct Client {
     pub(super) id: Option<SessionId>,
     answer: String,
     pub(super) connected_at: Option<Instant>,
-    pub(super) state: RTCPeerConnectionState,
     pub(super) sources: Vec<Source>,
     pub(super) recorded: BTreeMap<u32, Recorded>,
     next_nack: Option<Instant>,
+    outbox: Vec<Vec<u8>>,
+    heard: Arc<Mutex<Heard>>,
     /// Nothing leaves it any more: power cut.
     pub(super) dead: bool,
     pub(super) byes: usize,
@@ -181,7 +186,9 @@ impl Client {
         configure_simulcast_extension_headers(&mut engine).unwrap();
         let registry =
             Registry::new().with(Slot::NackResponder, NackResponderBuilder::new().build());
-        let registry = configure_rtcp_reports(registry);
+        let tap = RtcpTap::default();
+        let heard = tap.heard.clone();
+        let registry = configure_rtcp_reports(registry).with(Slot::from(12_500), tap);
         let mut settings = SettingEngineBuilder::new();
         if !options.srtp.is_empty() {
             settings = settings.with_srtp_protection_profiles(options.srtp.clone());
@@ -215,10 +222,11 @@ impl Client {
             id: None,
             answer: String::new(),
             connected_at: None,
-            state: RTCPeerConnectionState::New,
             sources: Vec::new(),
             recorded: BTreeMap::new(),
             next_nack: None,
+            outbox: Vec::new(),
+            heard,
             dead: false,
             byes: 0,
         }
@@ -369,44 +377,51 @@ impl Client {
 
     /// What the client sends now.
     pub(super) fn transmit(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        self.poll(now);
+        std::mem::take(&mut self.outbox)
+    }
+
+    pub(super) fn poll(&mut self, now: Instant) {
         while let Some(event) = self.pc.poll_event() {
-            if let RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) = event {
-                self.state = state;
-                if state == RTCPeerConnectionState::Connected && self.connected_at.is_none() {
-                    self.connected_at = Some(now);
-                    self.next_nack = self.sources.is_empty().then_some(now + NACK_INTERVAL);
-                    self.sources.iter_mut().for_each(|source| source.next = Some(now));
-                }
+            let connected = RTCPeerConnectionState::Connected;
+            if matches!(event, RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) if state == connected)
+                && self.connected_at.is_none()
+            {
+                self.connected_at = Some(now);
+                self.next_nack = self.sources.is_empty().then_some(now + NACK_INTERVAL);
+                self.sources.iter_mut().for_each(|source| source.next = Some(now));
             }
         }
         while let Some(TaggedRTCMessage { message, .. }) = self.pc.poll_read() {
-            match message {
-                RTCMessage::RtpPacket(_, packet) => {
-                    self.recorded.entry(packet.header.ssrc).or_default().take(now, packet);
-                }
-                RTCMessage::RtcpPacket(_, packets) => {
-                    packets.iter().for_each(|packet| self.take_rtcp(packet.as_ref()));
-                }
-                _ => {}
+            if let RTCMessage::RtpPacket(_, packet) = message {
+                self.recorded.entry(packet.header.ssrc).or_default().take(now, packet);
             }
         }
-        let mut out = Vec::new();
+        self.take_rtcp();
         while let Some(datagram) = self.pc.poll_write() {
             assert_eq!(datagram.transport.peer_addr, media_address());
-            out.push(datagram.message.to_vec());
+            if !self.dead {
+                self.outbox.push(datagram.message.to_vec());
+            }
         }
-        if self.dead { Vec::new() } else { out }
     }
 
-    fn take_rtcp(&mut self, packet: &dyn rtc::rtcp::Packet) {
-        let any = packet.as_any();
-        if let Some(pli) = any.downcast_ref::<PictureLossIndication>() {
-            for source in self.sources.iter_mut().filter(|s| s.ssrc == pli.media_ssrc) {
+    fn take_rtcp(&mut self) {
+        let heard = std::mem::take(&mut *self.heard.lock().unwrap());
+        self.byes += heard.byes;
+        for ssrc in heard.plis {
+            for source in self.sources.iter_mut().filter(|source| source.ssrc == ssrc) {
                 source.plis += 1;
                 source.key_wanted = true;
             }
         }
-        self.byes += usize::from(any.is::<rtc::rtcp::goodbye::Goodbye>());
+    }
+
+    /// The gateway has closed DTLS.
+    pub(super) fn is_closed(&mut self) -> bool {
+        let id = self.pc.get_receivers().next().expect("a viewer has receivers");
+        let receiver = self.pc.rtp_receiver(id).unwrap();
+        receiver.transport().is_some_and(|dtls| dtls.state() == RTCDtlsTransportState::Closed)
     }
 
     /// Asks the gateway for a keyframe.
@@ -442,6 +457,10 @@ impl Client {
         let section = section.split("\r\nm=").next().unwrap_or(section);
         let line = section.lines().find_map(|line| line.strip_prefix("a=ssrc:")).unwrap();
         line.split(' ').next().unwrap().parse().unwrap()
+    }
+
+    pub(super) fn answer(&self) -> &str {
+        &self.answer
     }
 
     pub(super) fn video(&self) -> &Recorded {

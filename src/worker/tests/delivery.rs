@@ -5,7 +5,7 @@ use super::*;
 
 /// Finds where in `sent` the viewer's first packet is, checks everything that it got
 /// against what was sent, and returns that place.
-fn check(recorded: &Recorded, sent: &[Sent]) -> usize {
+pub(super) fn check(recorded: &Recorded, sent: &[Sent]) -> usize {
     // Parameter sets repeat; a payload with random bytes does not.
     let place = |payload: &[u8]| {
         let mut found = sent.iter().enumerate().filter(|(_, s)| s.payload == payload);
@@ -37,7 +37,7 @@ fn audio_of(publisher: &Client) -> &Source {
 }
 
 /// How many of `sent` were sent early enough to have arrived.
-fn sent_before(sent: &[Sent], at: Instant) -> usize {
+pub(super) fn sent_before(sent: &[Sent], at: Instant) -> usize {
     sent.iter().take_while(|packet| packet.at <= at).count()
 }
 
@@ -123,4 +123,67 @@ fn a_viewer_in_mid_gop_starts_at_its_keyframe_at_once() {
     let due = sent_before(&video_of(publisher).sent, world.now - millis(60));
     assert!(start + viewer.video().packets.len() >= due, "not at the live edge");
     assert_eq!(video_of(publisher).plis, plis, "the GOP was there: nothing to ask for");
+}
+
+#[test]
+fn a_gop_that_is_too_old_is_not_replayed_but_one_keyframe_asked_for() {
+    let mut world = World::calm();
+    let publisher = world.publish(&Options { gop: seconds(3600), ..Options::default() });
+    world.run_until_connected(publisher);
+    world.run_for(seconds(7));
+    let plis = video_of(&world.clients[publisher]).plis;
+    let joined = world.now;
+    let viewer = world.watch(&Options::default());
+    world.run_until_connected(viewer);
+    world.run_for(seconds(1));
+    let (publisher, viewer) = (&world.clients[publisher], &world.clients[viewer]);
+    assert_eq!(video_of(publisher).plis, plis + 1);
+    let start = check(viewer.video(), &video_of(publisher).sent);
+    let first = &video_of(publisher).sent[start];
+    assert!(first.opens_gop, "started at {start}");
+    assert!(first.at > joined, "an old GOP was replayed");
+    assert_eq!(viewer.video().holes().len(), 0);
+}
+
+#[test]
+fn fifty_viewers_that_join_together_cost_two_keyframes_at_most() {
+    let mut world = World::calm();
+    let publisher = world.publish(&Options { gop: seconds(3600), ..Options::default() });
+    world.run_until_connected(publisher);
+    world.run_for(seconds(7));
+    let plis = video_of(&world.clients[publisher]).plis;
+    let viewers: Vec<usize> = (0..50).map(|_| world.watch(&Options::default())).collect();
+    world.run_for(seconds(2));
+    let asked = video_of(&world.clients[publisher]).plis - plis;
+    assert!((1..=2).contains(&asked), "{asked} keyframe requests");
+    for viewer in viewers {
+        let start = check(world.clients[viewer].video(), &video_of(&world.clients[publisher]).sent);
+        assert!(video_of(&world.clients[publisher]).sent[start].opens_gop);
+        assert_eq!(world.clients[viewer].video().holes().len(), 0);
+    }
+}
+
+#[test]
+fn keyframe_requests_of_viewers_reach_the_publisher_but_not_all_of_them() {
+    let mut world = World::calm();
+    let publisher = world.publish(&Options { gop: seconds(3600), ..Options::default() });
+    world.run_until_connected(publisher);
+    world.run_for(millis(500));
+    let viewer = world.watch(&Options::default());
+    world.run_until_connected(viewer);
+    world.run_for(seconds(1));
+    let plis = video_of(&world.clients[publisher]).plis;
+    let (now, sent) = (world.now, video_of(&world.clients[publisher]).sent.len());
+    world.clients[viewer].send_pli(now);
+    world.run_for(millis(200));
+    let source = video_of(&world.clients[publisher]);
+    assert_eq!(source.plis, plis + 1);
+    assert!(source.sent[sent..].iter().any(|packet| packet.opens_gop));
+    for _ in 0..100 {
+        let now = world.now;
+        world.clients[viewer].send_pli(now);
+        world.run_for(millis(10));
+    }
+    let asked = video_of(&world.clients[publisher]).plis - plis - 1;
+    assert!((1..=4).contains(&asked), "{asked} requests of 100 in a second were forwarded");
 }

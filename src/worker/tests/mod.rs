@@ -5,8 +5,12 @@
 mod client;
 mod delivery;
 mod gateway;
+mod hostile;
+mod lifecycle;
 mod link;
 mod media;
+mod rtcp_tap;
+mod simulcast;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -146,6 +150,8 @@ impl World {
                 let client = self.clients.iter_mut().find(|client| client.public == datagram.to);
                 if let Some(client) = client {
                     client.handle_datagram(self.now, datagram.from, &datagram.bytes);
+                    // Its handshake is carried on when it is polled.
+                    client.poll(self.now);
                 }
                 continue;
             }
