@@ -153,6 +153,8 @@ pub struct Dtls {
     role: DtlsRole,
     state: State,
     established: bool,
+    /// The library refused a datagram.
+    stumbled: bool,
 }
 
 /// What a datagram led to.
@@ -176,7 +178,7 @@ impl Dtls {
             DtlsRole::Client => State::Idle,
             DtlsRole::Server => State::Choosing(ClientHelloReader::default()),
         };
-        Self { identity, remote_fingerprint, role, state, established: false }
+        Self { identity, remote_fingerprint, role, state, established: false, stumbled: false }
     }
 
     /// The peer has proven an address: a client says hello now. Later calls, and a
@@ -200,13 +202,14 @@ impl Dtls {
     ///
     /// # Errors
     /// [`DtlsError`]: the session cannot go on. Datagrams that are merely wrong
-    /// are ignored, because anybody can forge them (RFC 6347 §4.1.2.7).
+    /// are ignored, because anybody can forge them (RFC 6347 §4.1.2.7): also during
+    /// the handshake, which then ends by its timeout if it was the peer's own fault.
     pub fn handle_datagram(
         &mut self,
         now: Instant,
         datagram: &[u8],
     ) -> Result<DtlsOutcome, DtlsError> {
-        if datagram.len() > MAX_DATAGRAM {
+        if datagram.len() > MAX_DATAGRAM || !is_records(datagram) {
             return Ok(DtlsOutcome::Progress);
         }
         if let State::Choosing(reader) = &mut self.state {
@@ -245,6 +248,12 @@ impl Dtls {
         }
     }
 
+    /// Something that came was refused: if the handshake does not finish in time,
+    /// this is why, rather than silence.
+    pub fn has_stumbled(&self) -> bool {
+        self.stumbled
+    }
+
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<BytesMut> {
         match &mut self.state {
@@ -272,13 +281,10 @@ impl Dtls {
         let State::Running(endpoint) = &mut self.state else { return Ok(DtlsOutcome::Progress) };
         let events = match endpoint.read(now, PEER, None, BytesMut::from(datagram)) {
             Ok(events) => events,
-            Err(error) if self.established => {
-                tracing::trace!(%error, "DTLS record ignored");
-                return Ok(DtlsOutcome::Progress);
-            }
             Err(error) => {
-                tracing::debug!(%error, "DTLS handshake failed");
-                return Err(DtlsError::Handshake);
+                tracing::debug!(%error, "DTLS datagram ignored");
+                self.stumbled = true;
+                return Ok(DtlsOutcome::Progress);
             }
         };
         for event in events {
@@ -317,6 +323,20 @@ impl Dtls {
             opener: Opener::new(&material, !client).map_err(|_| DtlsError::NoSrtp)?,
         })
     }
+}
+
+/// Whether a datagram consists of whole DTLS 1.0 or 1.2 records (RFC 6347 §4.1); a
+/// ClientHello's record may have the former version.
+fn is_records(mut datagram: &[u8]) -> bool {
+    while let Some((header, rest)) = datagram.split_at_checked(13) {
+        let len = usize::from(u16::from_be_bytes([header[11], header[12]]));
+        let known = matches!(header[0], 20..=23) && header[1] == 0xfe;
+        match rest.split_at_checked(len) {
+            Some((_, rest)) if known && len > 0 => datagram = rest,
+            _ => return false,
+        }
+    }
+    datagram.is_empty()
 }
 
 fn sha256(bytes: &[u8]) -> Fingerprint {
