@@ -178,7 +178,9 @@ impl<S: DatagramSink> Core<S> {
             Ok(change) => {
                 let id = peer.id;
                 if let Some(old) = change.removed {
-                    self.by_address.remove(&old);
+                    if self.by_address.get(&old) == Some(&key) {
+                        self.by_address.remove(&old);
+                    }
                     self.shared.directory.remove_address(id, old);
                 }
                 if change.added {

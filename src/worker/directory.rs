@@ -60,7 +60,9 @@ enum Place {
 struct Inner {
     sessions: HashMap<SessionId, Entry>,
     ufrags: HashMap<String, SessionId>,
-    addresses: HashMap<SocketAddr, usize>,
+    /// The peer that proved the address last, and its worker: a NAT may give the
+    /// address of one that is gone to another.
+    addresses: HashMap<SocketAddr, (SessionId, usize)>,
     viewers: usize,
     publishers: usize,
     /// Tables without viewers are not listed.
@@ -146,7 +148,7 @@ impl Directory {
 
     /// The worker that owns the peer at `address`.
     pub(super) fn owner_of(&self, address: SocketAddr) -> Option<usize> {
-        self.lock().addresses.get(&address).copied()
+        self.lock().addresses.get(&address).map(|(_, worker)| *worker)
     }
 
     /// Notes that `id` came from `address`, so that other workers can pass strays on.
@@ -157,13 +159,13 @@ impl Directory {
             && entry.addresses.len() < MAX_PATHS
         {
             entry.addresses.push(address);
-            addresses.insert(address, worker);
+            addresses.insert(address, (id, worker));
         }
     }
 
     pub(super) fn remove_address(&self, id: SessionId, address: SocketAddr) {
         let mut inner = self.lock();
-        inner.addresses.remove(&address);
+        inner.forget_address(id, address);
         if let Some(entry) = inner.sessions.get_mut(&id) {
             entry.addresses.retain(|other| *other != address);
         }
@@ -277,13 +279,20 @@ impl Inner {
             self.ufrags.remove(ufrag);
         }
         for address in &entry.addresses {
-            self.addresses.remove(address);
+            self.forget_address(id, *address);
         }
         match entry.place {
             Place::Waiting(session) => Some(session),
             Place::Owned(_) => None,
         }
     }
+
+    fn forget_address(&mut self, id: SessionId, address: SocketAddr) {
+        if self.addresses.get(&address).is_some_and(|(owner, _)| *owner == id) {
+            self.addresses.remove(&address);
+        }
+    }
+
     fn forget_viewer_of(&mut self, table: &TableName) {
         if let Some(count) = self.viewers_by_table.get_mut(table) {
             *count -= 1;

@@ -66,13 +66,16 @@ fn without_loss_every_packet_arrives_once_and_in_order() {
 }
 
 fn loses_nothing_for_good(loss: u32, seed: u64) {
-    let way = Way { loss, duplicate: 5, delay: millis(18), jitter: millis(4) };
-    let mut world = World::new(seed, way, way);
+    let calm = Way { delay: millis(20), ..Way::default() };
+    let mut world = World::new(seed, calm, calm);
     let publisher = world.publish(&Options::default());
     world.run_until_connected(publisher);
     world.run_for(millis(500));
     let viewer = world.watch(&Options::default());
     world.run_until_connected(viewer);
+    // Now, because a lost flight of the handshake costs seconds, and is not the matter here.
+    let way = Way { loss, duplicate: 5, delay: millis(18), jitter: millis(4) };
+    (world.link.up, world.link.down) = (way, way);
     world.run_for(seconds(6));
     let grace = world.now - millis(1000);
     let lost = world.link.lost;

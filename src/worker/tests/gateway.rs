@@ -56,7 +56,6 @@ pub(super) struct Gateway {
 pub(super) struct Created {
     pub(super) id: SessionId,
     pub(super) answer: String,
-    pub(super) local: IceCredentials,
 }
 
 impl Gateway {
@@ -122,7 +121,7 @@ impl Gateway {
         })?;
         let role = NewRole::Publisher { publisher, tracks: answer.tracks, owner };
         self.admit(now, table, id, &local, &offer, answer.dtls_role, role);
-        Ok(Created { id, answer: answer.sdp, local: local.ice })
+        Ok(Created { id, answer: answer.sdp })
     }
 
     /// As `POST /whep/{table}`; `None` when the table is not live.
@@ -134,7 +133,7 @@ impl Gateway {
         let answer = answer_viewer(&offer, &local, &stream.tracks, &mut rand::random).unwrap();
         let role = NewRole::Viewer { stream, tracks: answer.tracks };
         self.admit(now, table, id, &local, &offer, answer.dtls_role, role);
-        Some(Created { id, answer: answer.sdp, local: local.ice })
+        Some(Created { id, answer: answer.sdp })
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of a session")]

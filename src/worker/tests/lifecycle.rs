@@ -154,6 +154,24 @@ fn a_viewer_whose_address_changes_goes_on_after_a_nomination() {
 }
 
 #[test]
+fn an_address_that_changes_hands_stays_with_its_new_peer() {
+    let mut world = World::calm();
+    let (_, former) = on_air(&mut world, &Options::default());
+    // The NAT gives the address of a viewer that vanished to another.
+    let address = world.clients[former].public;
+    world.clients[former].dead = true;
+    world.clients[former].public = "203.0.113.1:1".parse().unwrap();
+    let viewer = world.watch(&Options::default());
+    world.clients[viewer].public = address;
+    world.run_until_connected(viewer);
+    world.run_for(gateway::CONSENT + seconds(1));
+    assert_eq!(world.gateway.pool.count(SessionKind::Viewer), 1);
+    assert!(newest_age(&world, viewer) < millis(100));
+    assert_eq!(world.gateway.shared.directory.owner_of(address), Some(0));
+    assert_eq!(world.gateway.cores[0].sizes(), [2, 2, 2, 2, 1]);
+}
+
+#[test]
 fn an_ice_restart_goes_on_with_new_credentials_and_ends_the_old() {
     let mut world = World::calm();
     let (_, viewer) = on_air(&mut world, &Options::default());
@@ -259,11 +277,8 @@ fn a_client_without_gcm_gets_sha1() {
 
 #[test]
 fn a_publisher_that_is_the_dtls_server_works() {
-    let way = Way { delay: millis(20), loss: 50, ..Way::default() };
-    for (seed, way) in [(5, Way { loss: 0, ..way }), (6, way)] {
-        let mut world = World::new(seed, way, way);
-        let (_, viewer) = on_air(&mut world, &Options { passive: true, ..Options::default() });
-        world.run_for(seconds(1));
-        assert!(newest_age(&world, viewer) < millis(200));
-    }
+    let mut world = World::calm();
+    let (_, viewer) = on_air(&mut world, &Options { passive: true, ..Options::default() });
+    world.run_for(seconds(1));
+    assert!(newest_age(&world, viewer) < millis(100));
 }

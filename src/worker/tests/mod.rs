@@ -30,7 +30,6 @@ type Tap = Box<dyn FnMut(&mut Random, &[u8]) -> Vec<Vec<u8>>>;
 
 /// The gateway, its peers and the network between them.
 struct World {
-    start: Instant,
     now: Instant,
     gateway: Gateway,
     link: Link,
@@ -49,7 +48,6 @@ impl World {
     fn with_workers(workers: usize, seed: u64, up: Way, down: Way) -> Self {
         let start = Instant::now();
         Self {
-            start,
             now: start,
             gateway: Gateway::new(workers, start),
             link: Link::new(seed, up, down),
