@@ -214,7 +214,7 @@ impl Directory {
     }
 
     /// Removes and returns the sessions whose first binding request is overdue.
-    pub(super) fn take_overdue(&self, now: Instant, bound: Duration) -> Vec<Box<NewSession>> {
+    pub(super) fn take_overdue(&self, now: Instant, bound: Duration) -> Vec<NewSession> {
         let mut inner = self.lock();
         let overdue = |entry: &Entry| match &entry.place {
             Place::Waiting(session) => now.saturating_duration_since(session.created) > bound,
@@ -222,7 +222,7 @@ impl Directory {
         };
         let ids: Vec<_> =
             inner.sessions.iter().filter(|(_, e)| overdue(e)).map(|(id, _)| *id).collect();
-        ids.into_iter().filter_map(|id| inner.remove(id)).collect()
+        ids.into_iter().filter_map(|id| inner.remove(id)).map(|session| *session).collect()
     }
 
     /// Sessions of `kind`, waiting or owned.

@@ -13,9 +13,7 @@ use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::interceptor_registry::{
     configure_rtcp_reports, configure_simulcast_extension_headers,
 };
-use rtc::peer_connection::configuration::media_engine::{
-    MIME_TYPE_H264, MIME_TYPE_OPUS, MIME_TYPE_RTX, MediaEngine,
-};
+use rtc::peer_connection::configuration::media_engine::MediaEngine;
 use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
 use rtc::peer_connection::event::RTCPeerConnectionEvent;
 use rtc::peer_connection::message::{RTCMessage, TaggedRTCMessage};
@@ -31,22 +29,19 @@ use rtc::rtcp::transport_feedbacks::transport_layer_nack::{
 };
 use rtc::rtp;
 use rtc::rtp_transceiver::rtp_sender::{
-    RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters,
     RTCRtpEncodingParameters, RTCRtpRtxParameters, RtpCodecKind,
 };
 use rtc::rtp_transceiver::{RTCRtpSenderId, RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 use rtc::sansio::Protocol;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 
+use super::codecs::{AUDIO_PT, VIDEO_PT, audio_codec, encoding, register_codecs, video_codec};
 use super::gateway::{Created, media_address};
 use super::link::Random;
 use super::media::{Piece, audio_frame, video_frame};
 use super::rtcp_tap::{Heard, RtcpTap};
 use crate::worker::SessionId;
 
-const VIDEO_PT: u8 = 102;
-const RTX_PT: u8 = 103;
-const AUDIO_PT: u8 = 111;
 const FRAME: Duration = Duration::from_micros(33_333);
 const AUDIO_FRAME: Duration = Duration::from_millis(20);
 /// How often a viewer looks for holes, and after which time it asks again.
@@ -546,58 +541,4 @@ fn names(
     let rid = id("urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id")
         .map(|id| (id, Bytes::from_static(rid.as_bytes())));
     mid.into_iter().chain(rid).collect()
-}
-
-fn register_codecs(engine: &mut MediaEngine) {
-    let rtx = RTCRtpCodec {
-        mime_type: MIME_TYPE_RTX.to_owned(),
-        clock_rate: 90_000,
-        channels: 0,
-        sdp_fmtp_line: format!("apt={VIDEO_PT}"),
-        rtcp_feedback: vec![],
-    };
-    let codecs = [
-        (video_codec(), VIDEO_PT, RtpCodecKind::Video),
-        (rtx, RTX_PT, RtpCodecKind::Video),
-        (audio_codec(), AUDIO_PT, RtpCodecKind::Audio),
-    ];
-    for (rtp_codec, payload_type, kind) in codecs {
-        engine.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, kind).unwrap();
-    }
-}
-
-fn video_codec() -> RTCRtpCodec {
-    let feedback = |typ: &str, parameter: &str| RTCPFeedback {
-        typ: typ.to_owned(),
-        parameter: parameter.to_owned(),
-    };
-    RTCRtpCodec {
-        mime_type: MIME_TYPE_H264.to_owned(),
-        clock_rate: 90_000,
-        channels: 0,
-        sdp_fmtp_line: "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"
-            .to_owned(),
-        rtcp_feedback: vec![feedback("nack", ""), feedback("nack", "pli")],
-    }
-}
-
-fn audio_codec() -> RTCRtpCodec {
-    RTCRtpCodec {
-        mime_type: MIME_TYPE_OPUS.to_owned(),
-        clock_rate: 48_000,
-        channels: 2,
-        sdp_fmtp_line: "minptime=10;useinbandfec=1".to_owned(),
-        rtcp_feedback: vec![],
-    }
-}
-
-fn encoding(
-    ssrc: u32,
-    rid: &str,
-    rtx: Option<RTCRtpRtxParameters>,
-    codec: RTCRtpCodec,
-) -> RTCRtpEncodingParameters {
-    let rtp_coding_parameters =
-        RTCRtpCodingParameters { rid: rid.to_owned(), ssrc: Some(ssrc), rtx, fec: None };
-    RTCRtpEncodingParameters { rtp_coding_parameters, codec, ..Default::default() }
 }

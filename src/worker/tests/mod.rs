@@ -3,6 +3,7 @@
 //! clock is virtual, so that every run takes the same decisions and none waits.
 
 mod client;
+mod codecs;
 mod delivery;
 mod gateway;
 mod hostile;
