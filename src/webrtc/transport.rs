@@ -251,6 +251,9 @@ impl Transport {
         self.collect_dtls();
         if now >= self.deadline() {
             self.end(match self.state {
+                TransportState::Connecting if self.dtls.has_stumbled() => {
+                    TransportEnd::Handshake(DtlsError::Handshake)
+                }
                 TransportState::Connecting => TransportEnd::ConnectTimeout,
                 _ => TransportEnd::ConsentExpired,
             });

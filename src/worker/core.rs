@@ -89,6 +89,24 @@ impl<S: DatagramSink> Core<S> {
         self.run_timers(now);
     }
 
+    /// Peers, user fragments, addresses, sessions and streams that are kept.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> [usize; 5] {
+        [
+            self.peers.len(),
+            self.by_ufrag.len(),
+            self.by_address.len(),
+            self.by_session.len(),
+            self.streams.len(),
+        ]
+    }
+
+    /// The SRTP profiles of the connected peers.
+    #[cfg(test)]
+    pub(super) fn profiles(&self) -> Vec<crate::webrtc::srtp::Profile> {
+        self.peers.iter().filter_map(|(_, peer)| peer.transport.profile()).collect()
+    }
+
     /// How long nothing will happen by itself.
     pub(super) fn wait(&self, now: Instant) -> Duration {
         let waiting =
@@ -160,7 +178,9 @@ impl<S: DatagramSink> Core<S> {
             Ok(change) => {
                 let id = peer.id;
                 if let Some(old) = change.removed {
-                    self.by_address.remove(&old);
+                    if self.by_address.get(&old) == Some(&key) {
+                        self.by_address.remove(&old);
+                    }
                     self.shared.directory.remove_address(id, old);
                 }
                 if change.added {
@@ -202,9 +222,7 @@ impl<S: DatagramSink> Core<S> {
                     self.handle_datagram(now, from, &mut bytes, false);
                 }
                 Mail::RestartIce { session, credentials } => {
-                    if let Some(&key) = self.by_session.get(&session) {
-                        self.restart_ice(key, credentials);
-                    }
+                    self.restart_ice(session, credentials);
                 }
                 Mail::Close { session, reason } => {
                     if let Some(&key) = self.by_session.get(&session) {
@@ -221,9 +239,11 @@ impl<S: DatagramSink> Core<S> {
         }
     }
 
-    /// The current and the new user fragment lead to the peer; an older one no longer.
-    fn restart_ice(&mut self, key: usize, credentials: IceCredentials) {
+    fn restart_ice(&mut self, session: SessionId, credentials: IceCredentials) {
+        let Some(&key) = self.by_session.get(&session) else { return };
         let Some(peer) = self.peers.get_mut(key) else { return };
+        // The current and the new one stay, as in the directory; a peer may restart
+        // as often as it likes.
         while peer.ufrags.len() > 1 {
             self.by_ufrag.remove(&peer.ufrags.remove(0));
         }

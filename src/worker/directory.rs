@@ -59,7 +59,9 @@ enum Place {
 struct Inner {
     sessions: HashMap<SessionId, Entry>,
     ufrags: HashMap<String, SessionId>,
-    addresses: HashMap<SocketAddr, usize>,
+    /// The peer that proved the address last, and its worker: a NAT may give the
+    /// address of one that is gone to another.
+    addresses: HashMap<SocketAddr, (SessionId, usize)>,
     viewers: usize,
     publishers: usize,
     /// Viewers whose peer has come; tables without are not listed.
@@ -147,7 +149,7 @@ impl Directory {
 
     /// The worker that owns the peer at `address`.
     pub(super) fn owner_of(&self, address: SocketAddr) -> Option<usize> {
-        self.lock().addresses.get(&address).copied()
+        self.lock().addresses.get(&address).map(|(_, worker)| *worker)
     }
 
     /// Notes that `id` came from `address`, so that other workers can pass strays on.
@@ -158,13 +160,13 @@ impl Directory {
             && entry.addresses.len() < MAX_PATHS
         {
             entry.addresses.push(address);
-            addresses.insert(address, worker);
+            addresses.insert(address, (id, worker));
         }
     }
 
     pub(super) fn remove_address(&self, id: SessionId, address: SocketAddr) {
         let mut inner = self.lock();
-        inner.addresses.remove(&address);
+        inner.forget_address(id, address);
         if let Some(entry) = inner.sessions.get_mut(&id) {
             entry.addresses.retain(|other| *other != address);
         }
@@ -234,6 +236,18 @@ impl Directory {
         self.lock().viewers_by_table.get(table).copied().unwrap_or(0)
     }
 
+    /// Sessions, user fragments, addresses and watched tables that are kept.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> [usize; 4] {
+        let inner = self.lock();
+        [
+            inner.sessions.len(),
+            inner.ufrags.len(),
+            inner.addresses.len(),
+            inner.viewers_by_table.len(),
+        ]
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // No code panics while it holds this lock; the maps are whole in any case.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -267,13 +281,20 @@ impl Inner {
             self.ufrags.remove(ufrag);
         }
         for address in &entry.addresses {
-            self.addresses.remove(address);
+            self.forget_address(id, *address);
         }
         match entry.place {
             Place::Waiting(session) => Some(session),
             Place::Owned(_) => None,
         }
     }
+
+    fn forget_address(&mut self, id: SessionId, address: SocketAddr) {
+        if self.addresses.get(&address).is_some_and(|(owner, _)| *owner == id) {
+            self.addresses.remove(&address);
+        }
+    }
+
     fn forget_viewer_of(&mut self, table: &TableName) {
         if let Some(count) = self.viewers_by_table.get_mut(table) {
             *count -= 1;

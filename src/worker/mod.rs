@@ -15,6 +15,8 @@ mod run;
 mod session;
 mod stats;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 pub use directory::{SessionLimits, SessionView, TooManySessions};
 pub use pool::{MediaPool, PoolSettings};

@@ -106,6 +106,12 @@ impl MediaPool {
         Ok(Arc::new(Self { shared, port, threads: Mutex::new(threads) }))
     }
 
+    /// A pool whose workers somebody else drives: tests, on a virtual clock.
+    #[cfg(test)]
+    pub(super) fn without_threads(shared: Arc<Shared>, port: u16) -> Self {
+        Self { shared, port, threads: Mutex::default() }
+    }
+
     /// The media port.
     pub fn port(&self) -> u16 {
         self.port

@@ -67,6 +67,11 @@ impl Streams {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.streams.len()
+    }
+
     pub(super) fn any_touched(&self) -> bool {
         self.streams.values().any(|fanout| fanout.touched)
     }

@@ -22,7 +22,7 @@ const MAX_DATAGRAMS: usize = 8;
 /// What the client can do for SRTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Offered {
-    /// AEAD_AES_128_GCM, perhaps among others; or it cannot be told.
+    /// AEAD_AES_128_GCM, perhaps among others; or it says nothing of SRTP.
     Gcm,
     /// SRTP profiles, but not that one.
     NoGcm,
@@ -37,20 +37,20 @@ pub(super) struct ClientHelloReader {
 }
 
 impl ClientHelloReader {
-    /// Takes a datagram. Once the ClientHello is whole (or is no ClientHello at
-    /// all): what it offers, and all the datagrams so far, in order.
+    /// Takes a datagram. Once the ClientHello is whole: what it offers, and all the
+    /// datagrams so far, in order. A datagram with anything else is dropped: anybody
+    /// can forge it, and a client says nothing else first.
     pub(super) fn push(&mut self, datagram: &[u8]) -> Option<(Offered, Vec<Vec<u8>>)> {
         if self.datagrams.len() == MAX_DATAGRAMS {
             *self = Self::default();
         }
+        self.take_records(datagram)?;
         self.datagrams.push(datagram.to_vec());
-        let parsed = self.take_records(datagram).is_some();
-        let whole = !self.filled.is_empty() && self.filled.iter().all(|filled| *filled);
-        if parsed && !whole {
+        if self.filled.is_empty() || !self.filled.iter().all(|filled| *filled) {
             return None;
         }
-        let offered = if whole { offered_by(&self.body) } else { None };
-        Some((offered.unwrap_or(Offered::Gcm), mem::take(&mut self.datagrams)))
+        let offered = offered_by(&self.body).unwrap_or(Offered::Gcm);
+        Some((offered, mem::take(&mut self.datagrams)))
     }
 
     /// Copies the fragments of a ClientHello; `None` when something else is in the way.
@@ -177,6 +177,21 @@ mod tests {
         let (offered, datagrams) = reader.push(&a).unwrap();
         assert_eq!(offered, Offered::NoGcm);
         assert_eq!(datagrams, [b, a]);
+    }
+
+    #[test]
+    fn what_is_no_client_hello_does_not_decide() {
+        let body = hello(&[1]);
+        let good = fragment(&body, 0, body.len());
+        let mut reader = ClientHelloReader::default();
+        let mut server_hello = good.clone();
+        server_hello[RECORD_HEADER] = 2;
+        for bad in [&good[..good.len() - 1], &[HANDSHAKE_RECORD; 40], &server_hello] {
+            assert!(reader.push(bad).is_none());
+        }
+        let (offered, datagrams) = reader.push(&good).unwrap();
+        assert_eq!(offered, Offered::NoGcm);
+        assert_eq!(datagrams, [good]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod client_hello;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use bytes::BytesMut;
@@ -32,6 +32,10 @@ const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
 const GCM: SrtpProtectionProfile = SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm;
 const SHA1: SrtpProtectionProfile = SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80;
+/// First wait before a flight is sent again; the library doubles it. The second of
+/// RFC 6347 §4.2.4.1 would cost a viewer its startup target on a single loss, and a
+/// path that media can use answers sooner.
+const FLIGHT_INTERVAL: Duration = Duration::from_millis(250);
 /// Longest datagram that is handed to the handshake.
 const MAX_DATAGRAM: usize = 2048;
 
@@ -102,6 +106,7 @@ impl DtlsIdentity {
                 // The certificate is checked against the offer's fingerprint below.
                 .with_insecure_skip_verify(true)
                 .with_extended_master_secret(ExtendedMasterSecretType::Require)
+                .with_flight_interval(FLIGHT_INTERVAL)
                 .build(role == DtlsRole::Client, None)
                 .map(Arc::new)
                 .map_err(|error| error.to_string())
@@ -153,6 +158,8 @@ pub struct Dtls {
     role: DtlsRole,
     state: State,
     established: bool,
+    /// The library refused a datagram.
+    stumbled: bool,
 }
 
 /// What a datagram led to.
@@ -176,7 +183,7 @@ impl Dtls {
             DtlsRole::Client => State::Idle,
             DtlsRole::Server => State::Choosing(ClientHelloReader::default()),
         };
-        Self { identity, remote_fingerprint, role, state, established: false }
+        Self { identity, remote_fingerprint, role, state, established: false, stumbled: false }
     }
 
     /// The peer has proven an address: a client says hello now. Later calls, and a
@@ -200,13 +207,14 @@ impl Dtls {
     ///
     /// # Errors
     /// [`DtlsError`]: the session cannot go on. Datagrams that are merely wrong
-    /// are ignored, because anybody can forge them (RFC 6347 §4.1.2.7).
+    /// are ignored, because anybody can forge them (RFC 6347 §4.1.2.7): also during
+    /// the handshake, which then ends by its timeout if it was the peer's own fault.
     pub fn handle_datagram(
         &mut self,
         now: Instant,
         datagram: &[u8],
     ) -> Result<DtlsOutcome, DtlsError> {
-        if datagram.len() > MAX_DATAGRAM {
+        if datagram.len() > MAX_DATAGRAM || !is_records(datagram) {
             return Ok(DtlsOutcome::Progress);
         }
         if let State::Choosing(reader) = &mut self.state {
@@ -245,6 +253,12 @@ impl Dtls {
         }
     }
 
+    /// Something that came was refused: if the handshake does not finish in time,
+    /// this is why, rather than silence.
+    pub fn has_stumbled(&self) -> bool {
+        self.stumbled
+    }
+
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<BytesMut> {
         match &mut self.state {
@@ -272,13 +286,10 @@ impl Dtls {
         let State::Running(endpoint) = &mut self.state else { return Ok(DtlsOutcome::Progress) };
         let events = match endpoint.read(now, PEER, None, BytesMut::from(datagram)) {
             Ok(events) => events,
-            Err(error) if self.established => {
-                tracing::trace!(%error, "DTLS record ignored");
-                return Ok(DtlsOutcome::Progress);
-            }
             Err(error) => {
-                tracing::debug!(%error, "DTLS handshake failed");
-                return Err(DtlsError::Handshake);
+                tracing::debug!(%error, "DTLS datagram ignored");
+                self.stumbled = true;
+                return Ok(DtlsOutcome::Progress);
             }
         };
         for event in events {
@@ -317,6 +328,20 @@ impl Dtls {
             opener: Opener::new(&material, !client).map_err(|_| DtlsError::NoSrtp)?,
         })
     }
+}
+
+/// Whether a datagram consists of whole DTLS 1.0 or 1.2 records (RFC 6347 §4.1); a
+/// ClientHello's record may have the former version.
+fn is_records(mut datagram: &[u8]) -> bool {
+    while let Some((header, rest)) = datagram.split_at_checked(13) {
+        let len = usize::from(u16::from_be_bytes([header[11], header[12]]));
+        let known = matches!(header[0], 20..=23) && header[1] == 0xfe;
+        match rest.split_at_checked(len) {
+            Some((_, rest)) if known && len > 0 => datagram = rest,
+            _ => return false,
+        }
+    }
+    datagram.is_empty()
 }
 
 fn sha256(bytes: &[u8]) -> Fingerprint {
