@@ -31,8 +31,12 @@ impl Utc {
     }
 
     /// From a 64-bit NTP timestamp (32.32 fixed point, RFC 5905 §6).
+    ///
+    /// Seconds below 2^31 belong to the era that begins in 2036 (RFC 4330 §3).
     pub fn from_ntp(ntp: u64) -> Self {
-        let seconds = (ntp >> 32) as i64 - NTP_UNIX_OFFSET;
+        let seconds = (ntp >> 32) as i64;
+        let era = if seconds < 1 << 31 { 1 << 32 } else { 0 };
+        let seconds = seconds + era - NTP_UNIX_OFFSET;
         let micros = ((ntp & 0xffff_ffff) * 1_000_000) >> 32;
         Self(seconds * 1_000_000 + micros as i64)
     }
@@ -143,6 +147,13 @@ mod tests {
             let utc = Utc::from_micros(micros);
             assert_eq!(Utc::from_ntp(utc.to_ntp()), utc);
         }
+    }
+
+    #[test]
+    fn ntp_goes_on_after_its_first_era() {
+        let utc = Utc::from_micros(2_085_978_496_000_000 + 5_000_000);
+        assert_eq!(utc.to_ntp() >> 32, 5, "the seconds wrap in February 2036");
+        assert_eq!(Utc::from_ntp(utc.to_ntp()), utc);
     }
 
     #[test]

@@ -66,6 +66,9 @@ pub enum StunReject {
     /// MESSAGE-INTEGRITY does not fit the session's password.
     #[error("wrong integrity")]
     WrongIntegrity,
+    /// Another peer has proven lately that the address is its own.
+    #[error("address of another peer")]
+    AddressTaken,
 }
 
 impl StunReject {
@@ -78,6 +81,7 @@ impl StunReject {
             Self::NoCredentials => "stun_no_credentials",
             Self::UnknownUfrag => "stun_unknown_ufrag",
             Self::WrongIntegrity => "stun_wrong_integrity",
+            Self::AddressTaken => "stun_address_taken",
         }
     }
 }
@@ -103,9 +107,19 @@ impl BindingRequest {
         if message.typ != BINDING_REQUEST {
             return Err(StunReject::NotRequest);
         }
-        let integrity =
-            message.get(ATTR_MESSAGE_INTEGRITY).map_err(|_| StunReject::NoCredentials)?;
-        let username = message.get(ATTR_USERNAME).map_err(|_| StunReject::NoCredentials)?;
+        // What stands behind MESSAGE-INTEGRITY is not under it (RFC 8489 §14.5).
+        let covered = message
+            .attributes
+            .0
+            .iter()
+            .position(|attribute| attribute.typ == ATTR_MESSAGE_INTEGRITY)
+            .ok_or(StunReject::NoCredentials)?;
+        let integrity = &message.attributes.0[covered].value;
+        let username = message.attributes.0[..covered]
+            .iter()
+            .find(|attribute| attribute.typ == ATTR_USERNAME)
+            .map(|attribute| attribute.value.clone())
+            .ok_or(StunReject::NoCredentials)?;
         if integrity.len() != INTEGRITY_LEN || username.len() > MAX_USERNAME {
             return Err(StunReject::NoCredentials);
         }
@@ -131,6 +145,9 @@ impl BindingRequest {
     ) -> Result<Binding, StunReject> {
         MessageIntegrity::check(&mut self.message, pwd.as_bytes(), crypto.crypto())
             .map_err(|_| StunReject::WrongIntegrity)?;
+        let covered = |typ| typ != ATTR_MESSAGE_INTEGRITY;
+        let end = self.message.attributes.0.iter().take_while(|a| covered(a.typ)).count();
+        self.message.attributes.0.truncate(end);
         let nominates = self.message.contains(ATTR_USE_CANDIDATE);
         let mut reply = Message::new();
         let mapped = XorMappedAddress { ip: from.ip(), port: from.port() };
@@ -211,6 +228,17 @@ mod tests {
         let request = BindingRequest::parse(&request("another password......")).unwrap();
         let refused = request.authenticate(PWD, from(), &AwsLcRsProvider::default());
         assert_eq!(refused.err(), Some(StunReject::WrongIntegrity));
+    }
+
+    #[test]
+    fn what_stands_behind_the_integrity_counts_for_nothing() {
+        let mut message = Message { raw: request(PWD), ..Message::default() };
+        message.decode().unwrap();
+        message.add(ATTR_USE_CANDIDATE, &[]);
+        message.encode();
+        let request = BindingRequest::parse(&message.raw).unwrap();
+        let binding = request.authenticate(PWD, from(), &AwsLcRsProvider::default()).unwrap();
+        assert!(!binding.nominates);
     }
 
     #[test]

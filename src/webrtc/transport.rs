@@ -11,11 +11,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::dtls::{Dtls, DtlsError, DtlsIdentity, DtlsOutcome, DtlsRole, Fingerprint, SrtpKeys};
-use super::ice_lite::{BindingRequest, IceCredentials, StunReject};
+use super::ice_lite::{Binding, BindingRequest, IceCredentials, StunReject};
 use super::srtp::{MAX_RTCP_OVERHEAD, OpenError, Profile, Sealer};
 
 /// Paths that a peer may hold validated at once; with one more the oldest is forgotten.
 pub const MAX_PATHS: usize = 8;
+/// A path is its peer's alone for this long after a proof. Peers prove theirs every
+/// few seconds (RFC 7675 §5.1), so that nobody takes it from them with a forged source.
+const PATH_HOLD: Duration = Duration::from_secs(10);
 /// Datagrams waiting to be sent; a flight of DTLS has about six. Past it the oldest
 /// is dropped, and the peer retransmits.
 const MAX_OUTBOX: usize = 64;
@@ -76,13 +79,19 @@ pub enum TransportState {
     Ended(TransportEnd),
 }
 
-/// What a proven binding request changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PathChange {
-    /// The sender's address was not known before.
-    pub added: bool,
-    /// This address was forgotten to make room.
-    pub removed: Option<SocketAddr>,
+/// An address from which the peer has proven itself.
+struct Path {
+    address: SocketAddr,
+    /// When it did so last.
+    proven: Instant,
+}
+
+/// A binding request that passed [`Transport::authenticate`].
+pub struct ProvenBinding {
+    binding: Binding,
+    from: SocketAddr,
+    /// It used the credentials in force, not those before an ICE restart.
+    current: bool,
 }
 
 /// The transport of one peer. owner: the session's worker.
@@ -94,7 +103,7 @@ pub struct Transport {
     timeouts: TransportTimeouts,
     created: Instant,
     last_consent: Instant,
-    paths: VecDeque<SocketAddr>,
+    paths: VecDeque<Path>,
     selected: Option<SocketAddr>,
     dtls: Dtls,
     srtp: Option<Box<SrtpKeys>>,
@@ -134,12 +143,12 @@ impl Transport {
     /// Where media goes: the nominated path, or the first validated one before
     /// nomination.
     pub fn remote(&self) -> Option<SocketAddr> {
-        self.selected.or_else(|| self.paths.front().copied())
+        self.selected.or_else(|| self.paths.front().map(|path| path.address))
     }
 
     /// Every address from which this peer has proven itself.
     pub fn paths(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.paths.iter().copied()
+        self.paths.iter().map(|path| path.address)
     }
 
     /// The SRTP profile agreed on, once connected.
@@ -159,16 +168,15 @@ impl Transport {
         self.credentials.insert(0, credentials);
     }
 
-    /// Takes a binding request that names one of this transport's user fragments.
+    /// Checks a binding request that names one of this transport's user fragments.
     ///
     /// # Errors
-    /// [`StunReject`]; nothing has changed then.
-    pub fn handle_binding(
-        &mut self,
-        now: Instant,
+    /// [`StunReject`]; the sender has proven nothing then.
+    pub fn authenticate(
+        &self,
         request: BindingRequest,
         from: SocketAddr,
-    ) -> Result<PathChange, StunReject> {
+    ) -> Result<ProvenBinding, StunReject> {
         let at = self
             .credentials
             .iter()
@@ -176,12 +184,19 @@ impl Transport {
             .ok_or(StunReject::UnknownUfrag)?;
         let pwd = &self.credentials[at].pwd;
         let binding = request.authenticate(pwd, from, self.identity.provider())?;
-        if at == 0 {
+        Ok(ProvenBinding { binding, from, current: at == 0 })
+    }
+
+    /// Answers a binding request of a proven sender and takes its path in; returns the
+    /// address that was forgotten to make room.
+    pub fn accept(&mut self, now: Instant, proven: ProvenBinding) -> Option<SocketAddr> {
+        let ProvenBinding { binding, from, current } = proven;
+        if current {
             self.credentials.truncate(1);
         }
         self.last_consent = now;
         self.send(from, binding.reply);
-        let change = self.add_path(from);
+        let forgotten = self.add_path(now, from);
         if binding.nominates {
             self.selected = Some(from);
         }
@@ -189,15 +204,32 @@ impl Transport {
             self.end(TransportEnd::Handshake(error));
         }
         self.collect_dtls();
-        Ok(change)
+        forgotten
     }
 
-    /// Takes a DTLS datagram from one of [`Self::paths`].
-    pub fn handle_dtls(&mut self, now: Instant, datagram: &[u8]) {
+    /// Whether the peer has proven itself from `address` lately, so that nobody else
+    /// can have that address now.
+    pub fn holds(&self, now: Instant, address: SocketAddr) -> bool {
+        let fresh = |path: &Path| now.saturating_duration_since(path.proven) < PATH_HOLD;
+        self.paths.iter().any(|path| path.address == address && fresh(path))
+    }
+
+    /// Forgets a path whose address is another peer's now.
+    pub fn forget_path(&mut self, address: SocketAddr) {
+        self.paths.retain(|path| path.address != address);
+        if self.selected == Some(address) {
+            self.selected = None;
+        }
+    }
+
+    /// Takes a DTLS datagram from one of [`Self::paths`]; returns false when it was
+    /// dropped for what it is.
+    pub fn handle_dtls(&mut self, now: Instant, datagram: &[u8]) -> bool {
         if matches!(self.state, TransportState::Ended(_)) {
-            return;
+            return true;
         }
         match self.dtls.handle_datagram(now, datagram) {
+            Ok(DtlsOutcome::Refused) => return false,
             Ok(DtlsOutcome::Progress) => {}
             Ok(DtlsOutcome::Established(keys)) => {
                 self.srtp = Some(keys);
@@ -207,6 +239,7 @@ impl Transport {
             Err(error) => self.end(TransportEnd::Handshake(error)),
         }
         self.collect_dtls();
+        true
     }
 
     /// Opens an SRTP packet in place; returns the length of the RTP packet.
@@ -277,19 +310,18 @@ impl Transport {
         }
     }
 
-    fn add_path(&mut self, from: SocketAddr) -> PathChange {
-        if self.paths.contains(&from) {
-            return PathChange::default();
+    fn add_path(&mut self, now: Instant, address: SocketAddr) -> Option<SocketAddr> {
+        if let Some(path) = self.paths.iter_mut().find(|path| path.address == address) {
+            path.proven = now;
+            return None;
         }
-        self.paths.push_back(from);
-        let mut removed = None;
-        if self.paths.len() > MAX_PATHS {
-            removed = self.paths.pop_front();
-            if self.selected == removed {
-                self.selected = None;
-            }
+        self.paths.push_back(Path { address, proven: now });
+        if self.paths.len() <= MAX_PATHS {
+            return None;
         }
-        PathChange { added: true, removed }
+        // The oldest, but not the one that media takes.
+        let oldest = self.paths.iter().position(|path| Some(path.address) != self.selected)?;
+        self.paths.remove(oldest).map(|path| path.address)
     }
 
     fn collect_dtls(&mut self) {

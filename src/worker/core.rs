@@ -20,17 +20,15 @@ use super::pool::Shared;
 use super::session::{NewSession, SessionId};
 use super::stats::WorkerStats;
 use super::streams::Streams;
+use crate::egress::fanout::SLICE_PAUSE;
 use crate::hub::EgressCounts;
 use crate::net::udp::DatagramSink;
 use crate::webrtc::classify::{Class, classify};
-use crate::webrtc::ice_lite::{BindingRequest, IceCredentials};
+use crate::webrtc::ice_lite::{BindingRequest, IceCredentials, StunReject};
 use crate::webrtc::transport::TransportState;
 
 /// Messages taken from each queue in one turn.
 const MAIL_PER_TURN: usize = 1024;
-/// Pause between two slices for viewers that are behind, so that a joining viewer
-/// is sent its GOP at about 16 000 packets a second and not in one burst.
-const SLICE_PAUSE: Duration = Duration::from_millis(2);
 /// Longest wait, so that a missed wake-up cannot last.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 
@@ -143,7 +141,11 @@ impl<S: DatagramSink> Core<S> {
         };
         let Some(peer) = self.peers.get_mut(key) else { return };
         match class {
-            Class::Dtls => peer.transport.handle_dtls(now, bytes),
+            Class::Dtls => {
+                if !peer.transport.handle_dtls(now, bytes) {
+                    self.stats.reject("dtls_refused");
+                }
+            }
             Class::Rtp => peer.handle_rtp(now, bytes, &self.stats),
             Class::Rtcp => {
                 let mut send =
@@ -172,25 +174,48 @@ impl<S: DatagramSink> Core<S> {
                 }
             },
         };
-        let Some(peer) = self.peers.get_mut(key) else { return };
-        match peer.transport.handle_binding(now, request, from) {
-            Err(reject) => self.stats.reject(reject.as_str()),
-            Ok(change) => {
-                let id = peer.id;
-                if let Some(old) = change.removed {
-                    if self.by_address.get(&old) == Some(&key) {
-                        self.by_address.remove(&old);
-                    }
-                    self.shared.directory.remove_address(id, old);
-                }
-                if change.added {
-                    // An address changes hands when a NAT gives it to another peer.
-                    self.by_address.insert(from, key);
-                    self.shared.directory.add_address(id, from, self.index);
-                }
-            }
+        if let Err(reject) = self.take_binding(now, key, request, from) {
+            self.stats.reject(reject.as_str());
         }
         self.settle(now, key);
+    }
+
+    /// Proves a binding request and gives its sender's address to the peer, unless
+    /// another peer holds it: a forged source must not take anybody off the air.
+    fn take_binding(
+        &mut self,
+        now: Instant,
+        key: usize,
+        request: BindingRequest,
+        from: SocketAddr,
+    ) -> Result<(), StunReject> {
+        let Some(peer) = self.peers.get(key) else { return Ok(()) };
+        let (id, proven) = (peer.id, peer.transport.authenticate(request, from)?);
+        let holder = self.by_address.get(&from).copied();
+        if holder != Some(key)
+            && let Some(other) = holder.and_then(|holder| self.peers.get_mut(holder))
+        {
+            if other.transport.holds(now, from) {
+                return Err(StunReject::AddressTaken);
+            }
+            // A NAT gave the address of a peer that fell silent to this one.
+            other.transport.forget_path(from);
+            self.shared.directory.remove_address(other.id, from);
+        }
+        if holder != Some(key) {
+            if !self.shared.directory.add_address(id, from, self.index) {
+                return Err(StunReject::AddressTaken);
+            }
+            self.by_address.insert(from, key);
+        }
+        let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };
+        if let Some(old) = peer.transport.accept(now, proven) {
+            if self.by_address.get(&old) == Some(&key) {
+                self.by_address.remove(&old);
+            }
+            self.shared.directory.remove_address(id, old);
+        }
+        Ok(())
     }
 
     fn forward(&self, owner: usize, from: SocketAddr, bytes: &[u8]) {

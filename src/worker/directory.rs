@@ -153,15 +153,22 @@ impl Directory {
     }
 
     /// Notes that `id` came from `address`, so that other workers can pass strays on.
-    pub(super) fn add_address(&self, id: SessionId, address: SocketAddr, worker: usize) {
+    /// Returns false when the address is another session's.
+    pub(super) fn add_address(&self, id: SessionId, address: SocketAddr, worker: usize) -> bool {
         let mut inner = self.lock();
         let Inner { sessions, addresses, .. } = &mut *inner;
+        if addresses.get(&address).is_some_and(|(holder, _)| *holder != id) {
+            return false;
+        }
+        // One more than a transport keeps: it lets an old one go next.
         if let Some(entry) = sessions.get_mut(&id)
-            && entry.addresses.len() < MAX_PATHS
+            && !entry.addresses.contains(&address)
+            && entry.addresses.len() <= MAX_PATHS
         {
             entry.addresses.push(address);
             addresses.insert(address, (id, worker));
         }
+        true
     }
 
     pub(super) fn remove_address(&self, id: SessionId, address: SocketAddr) {

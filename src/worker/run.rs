@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::net::UdpSocket;
 use mio::{Events, Poll, Token};
@@ -52,10 +52,11 @@ impl Worker {
         let mut events = Events::with_capacity(4);
         let mut received = ReceiveBatch::default();
         let mut now = Instant::now();
+        let mut drained = true;
         while !self.core.is_stopping() {
             // Announced before the queues are looked at, so that no message slips in between.
             self.mailbox.fall_asleep();
-            let wait = self.core.wait(now);
+            let wait = if drained { self.core.wait(now) } else { Duration::ZERO };
             let busy = now.elapsed().as_nanos() as u64;
             self.stats.busy_nanos.fetch_add(busy, Ordering::Relaxed);
             if let Err(error) = self.poll.poll(&mut events, Some(wait))
@@ -65,7 +66,7 @@ impl Worker {
             }
             self.mailbox.awake();
             now = Instant::now();
-            self.receive(now, &mut received);
+            drained = self.receive(now, &mut received);
             self.core.turn(now);
             self.core.sink.flush();
             let dropped = self.core.sink.take_dropped();
@@ -75,24 +76,29 @@ impl Worker {
         self.core.sink.flush();
     }
 
-    fn receive(&mut self, now: Instant, received: &mut ReceiveBatch) {
+    /// Takes what has come, within the turn's bound; returns false when there may be
+    /// more. The poll tells only of what comes after that.
+    fn receive(&mut self, now: Instant, received: &mut ReceiveBatch) -> bool {
         for _ in 0..RECEIVE_BATCHES {
             let count = match received.receive(&self.socket) {
                 Ok(count) => count,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
                 // An error of an earlier send (ICMP unreachable) shows up here.
                 Err(_) => continue,
             };
+            self.stats.datagrams_received.fetch_add(count as u64, Ordering::Relaxed);
             for i in 0..count {
-                if let Some((from, datagram)) = received.datagram(i) {
-                    self.stats.datagrams_received.fetch_add(1, Ordering::Relaxed);
-                    self.stats.bytes_received.fetch_add(datagram.len() as u64, Ordering::Relaxed);
-                    self.core.handle_datagram(now, from, datagram, true);
-                }
+                let Some((from, datagram)) = received.datagram(i) else {
+                    self.stats.reject("oversized");
+                    continue;
+                };
+                self.stats.bytes_received.fetch_add(datagram.len() as u64, Ordering::Relaxed);
+                self.core.handle_datagram(now, from, datagram, true);
             }
             if count < BATCH {
-                return;
+                return true;
             }
         }
+        false
     }
 }

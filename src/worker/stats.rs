@@ -49,8 +49,9 @@ counters! {
 }
 
 /// The closed set of reasons for which input of the media port is dropped.
-pub const REJECT_REASONS: [&str; 22] = [
+pub const REJECT_REASONS: [&str; 26] = [
     "unclassified",
+    "oversized",
     "unknown_peer",
     "stun_oversized",
     "stun_malformed",
@@ -58,12 +59,15 @@ pub const REJECT_REASONS: [&str; 22] = [
     "stun_no_credentials",
     "stun_unknown_ufrag",
     "stun_wrong_integrity",
+    "stun_address_taken",
+    "dtls_refused",
     "srtp_malformed",
     "srtp_replayed",
     "srtp_unauthentic",
     "srtp_too_many_ssrcs",
     "rtp_unexpected",
     "rtp_malformed",
+    "rtp_oversized",
     "rtp_unknown_ssrc",
     "rtp_unknown_mid",
     "rtp_unknown_rid",

@@ -12,5 +12,5 @@ mod viewer;
 
 pub use cache::LayerCache;
 pub use stream::FanoutStream;
-pub use track::Pumped;
+pub use track::SLICE_PAUSE;
 pub use viewer::{SendContext, Viewer, ViewerSeed};

@@ -1,6 +1,7 @@
 //! One track of one viewer: a cursor into the ring, and the viewer's own numbers.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use super::cache::LayerCache;
 use super::viewer::SendContext;
@@ -16,11 +17,17 @@ use crate::webrtc::negotiated::SendTrack;
 /// Packets sent to one viewer in one pass at most: a GSO buffer's worth twice over.
 /// A newcomer gets its GOP in such slices, so that nobody waits for it.
 const SLICE: usize = 32;
+/// Pause between two slices: a newcomer is sent its GOP at 16 000 packets a second at
+/// most, and not in one burst that its path would drop.
+pub const SLICE_PAUSE: Duration = Duration::from_millis(2);
 /// Bytes that may be resent at once, and at most saved up: a few lost keyframes.
 const RESEND_BURST: u64 = 256 * 1024;
 /// Of what is sent, this share is granted for resends: 1/2. A viewer that loses
 /// more than a third of its packets is not helped by more of them.
 const RESEND_SHARE: u64 = 2;
+
+/// What a resent packet costs beside its payload: headers and tag, about.
+const WIRE_OVERHEAD: u64 = 64;
 
 /// How far back a change of layer may take the picture, in microseconds: layers are
 /// not captured and encoded at quite the same instant.
@@ -28,11 +35,11 @@ const MAX_REPEAT: i64 = 100_000;
 
 /// What a pass left to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pumped {
+pub(super) struct Pumped {
     /// There is more in the ring than the slice allowed.
-    pub behind: bool,
+    pub(super) behind: bool,
     /// The track needs a keyframe of this layer before it can start.
-    pub wants_keyframe: Option<LayerId>,
+    pub(super) wants_keyframe: Option<LayerId>,
 }
 
 /// How the ring's numbers become the viewer's.
@@ -66,6 +73,8 @@ pub(super) struct ViewerTrack {
     playout_delay: PlayoutDelay,
     /// The next packet to send, when started.
     next: Option<u64>,
+    /// When the next slice may go, after one that did not reach the live edge.
+    next_slice: Option<Instant>,
     mapping: Option<Mapping>,
     /// First index and timestamp shift, drawn for this viewer (RFC 3550 §5.1).
     first_index: u64,
@@ -97,6 +106,7 @@ impl ViewerTrack {
             clock_rate,
             playout_delay,
             next: None,
+            next_slice: None,
             mapping: None,
             first_index,
             first_shift: (random >> 32) as u32,
@@ -121,6 +131,9 @@ impl ViewerTrack {
         sink: &mut impl DatagramSink,
     ) -> Pumped {
         let Some(end) = cache.end() else { return self.waiting() };
+        if self.next_slice.is_some_and(|at| context.now < at) {
+            return Pumped { behind: true, wants_keyframe: None };
+        }
         if self.next.is_some_and(|next| cache.start().is_some_and(|start| next < start)) {
             counters.overrun += 1;
             self.next = None;
@@ -135,7 +148,9 @@ impl ViewerTrack {
             next += 1;
         }
         self.next = Some(next);
-        Pumped { behind: next < end, wants_keyframe: None }
+        let behind = next < end;
+        self.next_slice = behind.then(|| context.now + SLICE_PAUSE);
+        Pumped { behind, wants_keyframe: None }
     }
 
     /// Goes over to the layer that is wanted once its ring has a keyframe to start
@@ -170,7 +185,7 @@ impl ViewerTrack {
             counters.resend_missed += 1;
             return;
         };
-        let cost = packet.payload.len() as u64;
+        let cost = packet.payload.len() as u64 + WIRE_OVERHEAD;
         let Some(left) = self.resend_allowance.checked_sub(cost) else {
             counters.resend_refused += 1;
             return;
@@ -195,8 +210,14 @@ impl ViewerTrack {
     /// The RTP timestamp that belongs to `now` (RFC 3550 §6.4.1).
     pub(super) fn timestamp_at(&self, now: Utc) -> Option<u32> {
         let last = self.last?;
-        let ticks = now.micros_since(last.capture) * i64::from(self.clock_rate) / 1_000_000;
-        Some(last.timestamp.wrapping_add(ticks as u32))
+        let ticks = self.ticks(now.micros_since(last.capture));
+        Some(last.timestamp.wrapping_add(ticks))
+    }
+
+    /// Microseconds in ticks of the track's clock, modulo 2^32. Any publisher's idea of
+    /// time must come through this.
+    fn ticks(&self, micros: i64) -> u32 {
+        (i128::from(micros) * i128::from(self.clock_rate) / 1_000_000) as u32
     }
 
     fn waiting(&self) -> Pumped {
@@ -215,8 +236,7 @@ impl ViewerTrack {
         let timestamp_shift = match self.last {
             None => self.first_shift,
             Some(last) => {
-                let elapsed = first.capture.micros_since(last.capture).max(1);
-                let ticks = (elapsed * i64::from(self.clock_rate) / 1_000_000).max(1) as u32;
+                let ticks = self.ticks(first.capture.micros_since(last.capture).max(0)).max(1);
                 last.timestamp.wrapping_add(ticks).wrapping_sub(first.timestamp as u32)
             }
         };

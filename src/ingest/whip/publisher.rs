@@ -13,12 +13,17 @@ use super::receiver::{LayerStats, Receiver, ReceiverSettings};
 use crate::codec::MediaKind;
 use crate::hub::{EndReason, IngestCounters, Publisher, PublisherEvent};
 use crate::media::LayerId;
+use crate::net::udp::MAX_SEND;
 use crate::time::Clock;
 use crate::webrtc::negotiated::ReceiveTrack;
 use crate::webrtc::rtcp::Rtcp;
 
 /// How often the receiver's counters are published with the stream.
 const COUNTERS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Longest RTP packet taken: what a viewer is sent of it must fit a datagram with the
+/// largest header extension block (20 bytes), RTX (2) and tag (16) that we add.
+const MAX_PACKET: usize = MAX_SEND - 20 - 2 - 16;
 
 /// A publisher. owner: the session's worker.
 pub struct WhipPublisher {
@@ -64,6 +69,9 @@ impl WhipPublisher {
     /// # Errors
     /// The reason for which it was dropped, for the counter.
     pub fn handle_rtp(&mut self, now: Instant, packet: Bytes) -> Result<(), &'static str> {
+        if packet.len() > MAX_PACKET {
+            return Err("rtp_oversized");
+        }
         self.receiver.handle_rtp(now, packet).map_err(|reject| reject.as_str())?;
         self.last_media = Some(now);
         Ok(())

@@ -32,10 +32,19 @@ const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
 const GCM: SrtpProtectionProfile = SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm;
 const SHA1: SrtpProtectionProfile = SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80;
-/// First wait before a flight is sent again; the library doubles it. The second of
-/// RFC 6347 §4.2.4.1 would cost a viewer its startup target on a single loss, and a
-/// path that media can use answers sooner.
-const FLIGHT_INTERVAL: Duration = Duration::from_millis(250);
+/// Wait before a flight is sent again; the library keeps it constant and gives up
+/// after eight. Half of RFC 6347 §4.2.4.1's second, so that one loss does not cost a
+/// viewer its startup target, and still four seconds of patience.
+const FLIGHT_INTERVAL: Duration = Duration::from_millis(500);
+/// Records that the library may be given before the handshake is over; a real one
+/// has about twenty, with all retransmissions under 160. It keeps them, and what it
+/// keeps has no bound of its own; past this they are dropped.
+const HANDSHAKE_RECORDS: u32 = 256;
+/// Handshake records taken once the handshake is over: the peer repeats its last
+/// flight when ours was lost. They need no keys, so anybody can forge them.
+const LATE_HANDSHAKE_RECORDS: u32 = 32;
+/// Records in one datagram; more have no place in a handshake.
+const RECORDS_PER_DATAGRAM: u32 = 16;
 /// Longest datagram that is handed to the handshake.
 const MAX_DATAGRAM: usize = 2048;
 
@@ -160,12 +169,16 @@ pub struct Dtls {
     established: bool,
     /// The library refused a datagram.
     stumbled: bool,
+    /// Records that may still be given to the library, see [`HANDSHAKE_RECORDS`].
+    budget: u32,
 }
 
 /// What a datagram led to.
 pub enum DtlsOutcome {
     /// Nothing for the caller.
     Progress,
+    /// Not DTLS, or more of it than a handshake needs: dropped.
+    Refused,
     /// The handshake is complete; SRTP may start.
     Established(Box<SrtpKeys>),
     /// The peer closed the association.
@@ -183,7 +196,15 @@ impl Dtls {
             DtlsRole::Client => State::Idle,
             DtlsRole::Server => State::Choosing(ClientHelloReader::default()),
         };
-        Self { identity, remote_fingerprint, role, state, established: false, stumbled: false }
+        Self {
+            identity,
+            remote_fingerprint,
+            role,
+            state,
+            established: false,
+            stumbled: false,
+            budget: HANDSHAKE_RECORDS,
+        }
     }
 
     /// The peer has proven an address: a client says hello now. Later calls, and a
@@ -214,8 +235,9 @@ impl Dtls {
         now: Instant,
         datagram: &[u8],
     ) -> Result<DtlsOutcome, DtlsError> {
-        if datagram.len() > MAX_DATAGRAM || !is_records(datagram) {
-            return Ok(DtlsOutcome::Progress);
+        let records = if datagram.len() > MAX_DATAGRAM { None } else { count_records(datagram) };
+        if !records.is_some_and(|records| self.affords(records)) {
+            return Ok(DtlsOutcome::Refused);
         }
         if let State::Choosing(reader) = &mut self.state {
             let Some((offered, datagrams)) = reader.push(datagram) else {
@@ -274,6 +296,19 @@ impl Dtls {
         }
     }
 
+    /// Takes the price of a datagram's records, if there is that much left. Before the
+    /// handshake is over the library keeps every record, afterwards only those of it.
+    fn affords(&mut self, records: Records) -> bool {
+        let price = if self.established { records.handshake } else { records.all };
+        match self.budget.checked_sub(price) {
+            Some(left) if records.all <= RECORDS_PER_DATAGRAM => {
+                self.budget = left;
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn endpoint(&self, offered: Offered) -> Endpoint {
         let config = match offered {
             Offered::Gcm => &self.identity.gcm,
@@ -289,13 +324,14 @@ impl Dtls {
             Err(error) => {
                 tracing::debug!(%error, "DTLS datagram ignored");
                 self.stumbled = true;
-                return Ok(DtlsOutcome::Progress);
+                return Ok(DtlsOutcome::Refused);
             }
         };
         for event in events {
             match event {
                 EndpointEvent::HandshakeComplete => {
                     self.established = true;
+                    self.budget = LATE_HANDSHAKE_RECORDS;
                     return Ok(DtlsOutcome::Established(Box::new(self.keys()?)));
                 }
                 EndpointEvent::PeerClosed => return Ok(DtlsOutcome::Closed),
@@ -330,18 +366,30 @@ impl Dtls {
     }
 }
 
-/// Whether a datagram consists of whole DTLS 1.0 or 1.2 records (RFC 6347 §4.1); a
-/// ClientHello's record may have the former version.
-fn is_records(mut datagram: &[u8]) -> bool {
+/// The records of a datagram, by what they cost.
+#[derive(Clone, Copy)]
+struct Records {
+    all: u32,
+    /// Handshake and ChangeCipherSpec: what the library may keep although nothing
+    /// authenticates it.
+    handshake: u32,
+}
+
+/// Counts the records of a datagram; `None` unless it consists of whole DTLS 1.0 or
+/// 1.2 records (RFC 6347 §4.1). A ClientHello's record may have the former version.
+fn count_records(mut datagram: &[u8]) -> Option<Records> {
+    const CHANGE_CIPHER_SPEC: u8 = 20;
+    const HANDSHAKE: u8 = 22;
+    let mut records = Records { all: 0, handshake: 0 };
     while let Some((header, rest)) = datagram.split_at_checked(13) {
         let len = usize::from(u16::from_be_bytes([header[11], header[12]]));
         let known = matches!(header[0], 20..=23) && header[1] == 0xfe;
-        match rest.split_at_checked(len) {
-            Some((_, rest)) if known && len > 0 => datagram = rest,
-            _ => return false,
-        }
+        let (_, rest) = rest.split_at_checked(len).filter(|_| known && len > 0)?;
+        records.all += 1;
+        records.handshake += u32::from(matches!(header[0], CHANGE_CIPHER_SPEC | HANDSHAKE));
+        datagram = rest;
     }
-    datagram.is_empty()
+    (datagram.is_empty() && records.all > 0).then_some(records)
 }
 
 fn sha256(bytes: &[u8]) -> Fingerprint {
