@@ -17,8 +17,10 @@ use crate::problem::Problem;
 use crate::time::Clock;
 use crate::webrtc::ice_lite::IceCredentials;
 use crate::webrtc::sdp::{IceFragment, LocalIdentity, MAX_SDP_BYTES, NegotiationError, Offer};
-use crate::worker::{MediaPool, SessionId, SessionKind, SessionView};
+use crate::worker::{CloseError, MediaPool, SessionId, SessionKind, SessionView};
 
+/// Seconds after which a request that a busy worker could not take may be made again.
+const BUSY_RETRY_SECONDS: u32 = 1;
 const SDP: &str = "application/sdp";
 const SDP_FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
@@ -79,16 +81,9 @@ impl MediaApi {
         session: &str,
     ) -> Result<(SessionId, SessionView), Problem> {
         let found = session.parse().ok().and_then(|id| Some((id, self.pool.view(id)?)));
-        found.filter(|(_, view)| view.kind == kind && view.table.as_str() == table).ok_or_else(
-            || {
-                Problem::new(
-                    StatusCode::NOT_FOUND,
-                    "no-such-session",
-                    "No such session",
-                    "The session does not exist, or it has ended.",
-                )
-            },
-        )
+        found
+            .filter(|(_, view)| view.kind == kind && view.table.as_str() == table)
+            .ok_or_else(no_such_session)
     }
 
     async fn patch(
@@ -118,8 +113,17 @@ impl MediaApi {
 
     fn delete(&self, kind: SessionKind, table: &str, session: &str) -> Result<Response, Problem> {
         let (id, _) = self.find(kind, table, session)?;
-        self.pool.close(id, "closed_by_peer");
-        Ok(StatusCode::OK.into_response())
+        match self.pool.close(id, "closed_by_peer") {
+            Ok(()) => Ok(StatusCode::OK.into_response()),
+            Err(CloseError::Unknown) => Err(no_such_session()),
+            Err(CloseError::Busy) => Err(Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "The gateway is busy",
+                "The session could not be ended now.",
+            )
+            .retry_after(BUSY_RETRY_SECONDS)),
+        }
     }
 }
 
@@ -291,6 +295,15 @@ async fn read_text(body: Body) -> Result<String, Problem> {
     })?;
     String::from_utf8(bytes.into())
         .map_err(|_| bad_sdp("The body cannot be read", "it is not UTF-8 text"))
+}
+
+fn no_such_session() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no-such-session",
+        "No such session",
+        "The session does not exist, or it has ended.",
+    )
 }
 
 fn bad_sdp(title: &'static str, detail: &str) -> Problem {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 
 use crate::config::Config;
-use crate::hub::Registry;
+use crate::hub::{Registry, Stream};
 use crate::ingest::whip::ReceiverSettings;
 use crate::net::udp::UdpSettings;
 use crate::qos::{Metrics, Scrape, Transport, names};
@@ -104,6 +104,12 @@ fn scrape_egress(scrape: &mut Scrape, registry: &Registry) {
         scrape.count(&names::RESENDS, &[table, "missed"], counts.resend_missed);
         scrape.count(&names::RESENDS, &[table, "refused"], counts.resend_refused);
         scrape.count(&names::KEYFRAME_REQUESTS, &[table, "asked"], counts.keyframes_asked);
-        scrape.count(&names::KEYFRAME_REQUESTS, &[table, "forwarded"], counts.keyframes_forwarded);
+        scrape.count(&names::KEYFRAME_REQUESTS, &[table, "forwarded"], plis(&stream));
     }
+}
+
+/// Keyframes that the publisher was really asked for, by viewers and by LL-HLS.
+fn plis(stream: &Stream) -> u64 {
+    let layers = stream.layers().filter_map(|layer| stream.layer_snapshot(layer));
+    layers.map(|layer| layer.ingest.plis).sum()
 }

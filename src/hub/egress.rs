@@ -48,8 +48,6 @@ egress! {
     resend_refused,
     /// Keyframes that viewers asked for.
     keyframes_asked,
-    /// Of those, asked of the source.
-    keyframes_forwarded,
     /// Cursors that the ring overtook: the viewer starts anew at a keyframe.
     overrun,
 }

@@ -117,6 +117,10 @@ impl Publisher {
 
     /// Carries out waiting commands; returns the next thing the source must do.
     pub fn poll(&mut self) -> Option<PublisherEvent> {
+        if let Some(reason) = self.stream.ending() {
+            self.end_reason = reason;
+            return Some(PublisherEvent::End(reason));
+        }
         loop {
             if let Some(layer) = self.wanted.pop() {
                 return Some(PublisherEvent::KeyframeWanted(layer));
@@ -127,10 +131,6 @@ impl Publisher {
                 Command::Unsubscribe(id) => self.remove_sink(id),
                 Command::RequestKeyframe(layer) => {
                     return Some(PublisherEvent::KeyframeWanted(layer));
-                }
-                Command::End(reason) => {
-                    self.end_reason = reason;
-                    return Some(PublisherEvent::End(reason));
                 }
             }
         }

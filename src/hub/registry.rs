@@ -11,7 +11,7 @@ use tokio::sync::broadcast;
 use super::TableName;
 use super::egress::EgressTotals;
 use super::publisher::Publisher;
-use super::stream::{EndReason, LayerStats, Phase, Stream, StreamId};
+use super::stream::{EndReason, LayerStats, NOT_ENDING, Phase, Stream, StreamId};
 use crate::media::TrackInfo;
 use crate::time::Utc;
 
@@ -95,6 +95,7 @@ impl Registry {
             created: request.now,
             egress: EgressTotals::default(),
             phase: (Phase::Connecting as u8).into(),
+            ending: NOT_ENDING.into(),
             next_subscription: AtomicU64::new(0),
             commands,
             waker: request.waker,
@@ -104,10 +105,7 @@ impl Registry {
             Some(current) if !current.yields_to(request.credentials.as_deref()) => {
                 return Err(PublishError::TableTaken);
             }
-            Some(current) => {
-                // A full queue means it is dying already; it finds its entry gone.
-                let _ = current.stream.end(EndReason::Replaced);
-            }
+            Some(current) => current.stream.end(EndReason::Replaced),
             None if tables.len() >= self.max_tables => return Err(PublishError::TooManyTables),
             None => {}
         }

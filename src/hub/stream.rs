@@ -22,6 +22,7 @@ pub struct StreamId(pub u64);
 pub struct SubscriptionId(pub(super) u64);
 
 /// Why a stream is over; the value of the `reason` label.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
     /// The publisher ended its session (DELETE, DTLS close).
@@ -35,6 +36,8 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    const ALL: [Self; 4] = [Self::Closed, Self::Timeout, Self::Replaced, Self::Shutdown];
+
     /// The value of the `reason` metric label.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -57,8 +60,10 @@ pub(super) enum Command {
     SubscribeFrames(SubscriptionId, Box<dyn FrameSink>),
     Unsubscribe(SubscriptionId),
     RequestKeyframe(LayerId),
-    End(EndReason),
 }
+
+/// No [`EndReason`] has this number.
+pub(super) const NOT_ENDING: u8 = u8::MAX;
 
 /// Life of a stream; only ever moves forward.
 #[repr(u8)]
@@ -138,6 +143,8 @@ pub struct Stream {
     /// What its WebRTC viewers were sent.
     pub egress: EgressTotals,
     pub(super) phase: AtomicU8,
+    /// An [`EndReason`] as its number, or [`NOT_ENDING`].
+    pub(super) ending: AtomicU8,
     pub(super) stats: Vec<Vec<LayerStats>>,
     pub(super) next_subscription: AtomicU64,
     pub(super) commands: Sender<Command>,
@@ -223,12 +230,18 @@ impl Stream {
         self.send(Command::RequestKeyframe(layer))
     }
 
-    /// Ends the stream and its publisher's session.
-    ///
-    /// # Errors
-    /// [`StreamBusy`] when the stream is over or its command queue is full.
-    pub fn end(&self, reason: EndReason) -> Result<(), StreamBusy> {
-        self.send(Command::End(reason))
+    /// Asks the publisher to end its session. It cannot be refused: the first reason
+    /// given waits beside the queue of commands.
+    pub fn end(&self, reason: EndReason) {
+        let (first, order) = (NOT_ENDING, Ordering::AcqRel);
+        let _ = self.ending.compare_exchange(first, reason as u8, order, Ordering::Relaxed);
+        self.waker.wake_by_ref();
+    }
+
+    /// The reason for which the stream was asked to end.
+    pub(super) fn ending(&self) -> Option<EndReason> {
+        let code = self.ending.load(Ordering::Acquire);
+        EndReason::ALL.into_iter().find(|reason| *reason as u8 == code)
     }
 
     pub(super) fn layer_stats(&self, layer: LayerId) -> Option<&LayerStats> {

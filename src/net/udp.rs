@@ -33,17 +33,22 @@ pub struct UdpSettings {
 /// # Errors
 /// The system's error, with the address in the message.
 pub fn open_sockets(settings: &UdpSettings, count: usize) -> io::Result<Vec<std::net::UdpSocket>> {
+    if settings.port != 0 {
+        // Without SO_REUSEPORT, so that a second gateway on the port is told and does
+        // not take every other packet of the first.
+        drop(open_socket(settings, settings.port, false)?);
+    }
     let mut port = settings.port;
     let mut sockets = Vec::with_capacity(count);
     for _ in 0..count {
-        let socket = open_socket(settings, port)?;
+        let socket = open_socket(settings, port, true)?;
         port = socket.local_addr()?.port();
         sockets.push(socket);
     }
     Ok(sockets)
 }
 
-fn open_socket(settings: &UdpSettings, port: u16) -> io::Result<std::net::UdpSocket> {
+fn open_socket(settings: &UdpSettings, port: u16, shared: bool) -> io::Result<std::net::UdpSocket> {
     let (domain, ip) = if settings.ipv6 {
         (Domain::IPV6, IpAddr::V6(Ipv6Addr::UNSPECIFIED))
     } else {
@@ -55,7 +60,7 @@ fn open_socket(settings: &UdpSettings, port: u16) -> io::Result<std::net::UdpSoc
         if settings.ipv6 {
             socket.set_only_v6(false)?;
         }
-        socket.set_reuse_port(true)?;
+        socket.set_reuse_port(shared)?;
         socket.set_nonblocking(true)?;
         socket.set_recv_buffer_size(settings.buffer_bytes)?;
         socket.set_send_buffer_size(settings.buffer_bytes)?;
@@ -369,6 +374,14 @@ mod tests {
         assert_eq!(batch.receive(&server).unwrap(), 2);
         assert!(batch.datagram(0).is_none());
         assert_eq!(batch.datagram(1).unwrap().1, [2; 10]);
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused() {
+        let first = open_sockets(&settings(false), 2).unwrap();
+        let port = first[0].local_addr().unwrap().port();
+        let second = open_sockets(&UdpSettings { port, ..settings(false) }, 2);
+        assert_eq!(second.err().map(|e| e.kind()), Some(io::ErrorKind::AddrInUse));
     }
 
     #[test]

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::directory::Claim;
-use super::mailbox::{Inbox, Mail, Mailbox};
-use super::peer::{Outlet, Peer, Role};
+use super::mailbox::{Inbox, Mail, Mailbox, Stray};
+use super::peer::{Outlet, Peer};
 use super::pool::Shared;
-use super::session::{NewSession, SessionId};
+use super::session::{NewSession, SessionId, SessionKind};
 use super::stats::WorkerStats;
 use super::streams::Streams;
 use crate::egress::fanout::SLICE_PAUSE;
@@ -25,7 +25,6 @@ use crate::hub::EgressCounts;
 use crate::net::udp::DatagramSink;
 use crate::webrtc::classify::{Class, classify};
 use crate::webrtc::ice_lite::{BindingRequest, IceCredentials, StunReject};
-use crate::webrtc::transport::TransportState;
 
 /// Messages taken from each queue in one turn.
 const MAIL_PER_TURN: usize = 1024;
@@ -46,6 +45,8 @@ pub(super) struct Core<S> {
     by_address: HashMap<SocketAddr, usize>,
     by_session: HashMap<SessionId, usize>,
     streams: Streams,
+    /// The peers that publish.
+    publishers: Vec<usize>,
     /// When peers are due; an entry is stale unless the peer's `scheduled` equals it.
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     stopping: bool,
@@ -66,6 +67,7 @@ impl<S: DatagramSink> Core<S> {
             by_ufrag: HashMap::new(),
             by_address: HashMap::new(),
             by_session: HashMap::new(),
+            publishers: Vec::new(),
             timers: BinaryHeap::new(),
             stopping: false,
         }
@@ -79,6 +81,7 @@ impl<S: DatagramSink> Core<S> {
     /// Works the queues, advances the rings and cursors, does what is due.
     pub(super) fn turn(&mut self, now: Instant) {
         self.take_mail(now);
+        self.take_strays(now);
         self.take_media(now);
         if self.mailbox.take_poke() {
             self.poll_publishers(now);
@@ -107,9 +110,7 @@ impl<S: DatagramSink> Core<S> {
 
     /// How long nothing will happen by itself.
     pub(super) fn wait(&self, now: Instant) -> Duration {
-        let waiting =
-            !self.inbox.mail.is_empty() || !self.inbox.media.is_empty() || self.mailbox.is_poked();
-        if waiting {
+        if self.mailbox.is_poked() || !self.inbox.is_empty() {
             return Duration::ZERO;
         }
         let mut wait = if self.streams.any_touched() { SLICE_PAUSE } else { MAX_WAIT };
@@ -221,8 +222,7 @@ impl<S: DatagramSink> Core<S> {
     fn forward(&self, owner: usize, from: SocketAddr, bytes: &[u8]) {
         if let Some(mailbox) = self.shared.mailboxes.get(owner) {
             self.stats.forwarded.fetch_add(1, Ordering::Relaxed);
-            // A full queue drops the datagram, as a full socket would.
-            let _ = mailbox.send(Mail::Datagram { from, bytes: bytes.to_vec() });
+            mailbox.pass_on(Stray { from, bytes: bytes.to_vec() });
         }
     }
 
@@ -233,6 +233,9 @@ impl<S: DatagramSink> Core<S> {
         let entry = self.peers.vacant_entry();
         let key = entry.key();
         let peer = Peer::new(session, &mut self.streams, &self.shared, &self.mailbox, now);
+        if peer.role.kind() == SessionKind::Publisher {
+            self.publishers.push(key);
+        }
         entry.insert(peer);
         self.by_ufrag.insert(ufrag, key);
         self.by_session.insert(id, key);
@@ -243,9 +246,6 @@ impl<S: DatagramSink> Core<S> {
         for _ in 0..MAIL_PER_TURN {
             let Ok(mail) = self.inbox.mail.try_recv() else { return };
             match mail {
-                Mail::Datagram { from, mut bytes } => {
-                    self.handle_datagram(now, from, &mut bytes, false);
-                }
                 Mail::RestartIce { session, credentials } => {
                     self.restart_ice(session, credentials);
                 }
@@ -277,6 +277,13 @@ impl<S: DatagramSink> Core<S> {
         peer.transport.restart_ice(credentials);
     }
 
+    fn take_strays(&mut self, now: Instant) {
+        for _ in 0..MAIL_PER_TURN {
+            let Ok(Stray { from, mut bytes }) = self.inbox.strays.try_recv() else { return };
+            self.handle_datagram(now, from, &mut bytes, false);
+        }
+    }
+
     fn take_media(&mut self, now: Instant) {
         for _ in 0..MAIL_PER_TURN {
             let Ok(media) = self.inbox.media.try_recv() else { return };
@@ -285,10 +292,8 @@ impl<S: DatagramSink> Core<S> {
     }
 
     fn poll_publishers(&mut self, now: Instant) {
-        let publishes =
-            |(key, peer): (usize, &Peer)| matches!(peer.role, Role::Publisher(_)).then_some(key);
-        let keys: Vec<usize> = self.peers.iter().filter_map(publishes).collect();
-        for key in keys {
+        // Settling may end a publisher, which takes it off the list.
+        for key in self.publishers.clone() {
             self.settle(now, key);
         }
     }
@@ -301,7 +306,13 @@ impl<S: DatagramSink> Core<S> {
             let mut counts = EgressCounts::default();
             for i in 0..stream.viewers.len() {
                 let Some(peer) = self.peers.get_mut(stream.viewers[i]) else { continue };
-                behind |= peer.pump(now, stream, &mut counts, &mut send);
+                let pumped = peer.pump(now, stream, &mut counts, &mut send);
+                behind |= pumped.behind;
+                if pumped.first_report {
+                    // Lip sync waits for it, and nothing else may be due for seconds.
+                    peer.scheduled = Some(now);
+                    self.timers.push(Reverse((now, stream.viewers[i])));
+                }
             }
             // Another starts the next pass: nobody is always last.
             if !stream.viewers.is_empty() {
@@ -356,8 +367,9 @@ impl<S: DatagramSink> Core<S> {
             }
         }
         self.by_session.remove(&peer.id);
+        self.publishers.retain(|publisher| *publisher != key);
         self.shared.directory.forget(peer.id);
-        let connected = peer.transport.state() != TransportState::Connecting;
+        let connected = peer.greeted;
         tracing::info!(
             table = %peer.table,
             sessionId = %peer.id,

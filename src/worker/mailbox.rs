@@ -1,4 +1,4 @@
-//! How a worker is reached from other threads: two bounded queues and a wake-up.
+//! How a worker is reached from other threads: bounded queues and a wake-up.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,9 +15,12 @@ use crate::webrtc::ice_lite::IceCredentials;
 /// Packets that may wait for one worker: 0.2 s of 200 tables at 2.5 Mbit/s. Past it
 /// packets are dropped and counted; viewers then see a loss that is not resent.
 const MEDIA_QUEUE: usize = 16 * 1024;
-/// Requests that may wait for one worker. Past it a stray datagram is dropped and
-/// counted, a request of the HTTP side is refused.
+/// Requests that may wait for one worker. Past it a request of the HTTP side is
+/// refused, or made again by its peer.
 const MAIL_QUEUE: usize = 8 * 1024;
+/// Datagrams for one worker that other workers' sockets got. Past it they are dropped
+/// and counted, as by a full socket. A queue of their own: anybody can send them.
+const STRAY_QUEUE: usize = 2 * 1024;
 
 /// A packet of a stream that this worker subscribed to.
 pub(super) struct Media {
@@ -26,10 +29,14 @@ pub(super) struct Media {
     pub(super) packet: Arc<Packet>,
 }
 
+/// A datagram that the kernel gave to another worker's socket.
+pub(super) struct Stray {
+    pub(super) from: SocketAddr,
+    pub(super) bytes: Vec<u8>,
+}
+
 /// Everything else that a worker is asked to do.
 pub(super) enum Mail {
-    /// A datagram that the kernel gave to another worker's socket.
-    Datagram { from: SocketAddr, bytes: Vec<u8> },
     /// New ICE credentials for a session (RFC 8445 §9).
     RestartIce { session: SessionId, credentials: IceCredentials },
     /// End a session that this worker owns.
@@ -44,6 +51,7 @@ pub(super) enum Mail {
 pub(super) struct Mailbox {
     mail: Sender<Mail>,
     media: Sender<Media>,
+    strays: Sender<Stray>,
     waker: mio::Waker,
     /// Set by the worker before it waits; whoever clears it makes the system call.
     asleep: AtomicBool,
@@ -57,6 +65,13 @@ pub(super) struct Mailbox {
 pub(super) struct Inbox {
     pub(super) mail: Receiver<Mail>,
     pub(super) media: Receiver<Media>,
+    pub(super) strays: Receiver<Stray>,
+}
+
+impl Inbox {
+    pub(super) fn is_empty(&self) -> bool {
+        self.mail.is_empty() && self.media.is_empty() && self.strays.is_empty()
+    }
 }
 
 /// The worker cannot take more.
@@ -66,15 +81,18 @@ pub(super) struct Full;
 pub(super) fn mailbox(waker: mio::Waker) -> (Arc<Mailbox>, Inbox) {
     let (mail, mail_receiver) = bounded(MAIL_QUEUE);
     let (media, media_receiver) = bounded(MEDIA_QUEUE);
+    let (strays, stray_receiver) = bounded(STRAY_QUEUE);
     let mailbox = Mailbox {
         mail,
         media,
+        strays,
         waker,
         asleep: AtomicBool::new(false),
         publishers_poked: AtomicBool::new(false),
         overflows: AtomicU64::new(0),
     };
-    (Arc::new(mailbox), Inbox { mail: mail_receiver, media: media_receiver })
+    let inbox = Inbox { mail: mail_receiver, media: media_receiver, strays: stray_receiver };
+    (Arc::new(mailbox), inbox)
 }
 
 impl Mailbox {
@@ -85,6 +103,14 @@ impl Mailbox {
         }
         self.rouse();
         sent.map_err(|_| Full)
+    }
+
+    /// Passes a datagram on to the worker that owns its peer.
+    pub(super) fn pass_on(&self, stray: Stray) {
+        if self.strays.try_send(stray).is_err() {
+            self.overflows.fetch_add(1, Ordering::Relaxed);
+        }
+        self.rouse();
     }
 
     pub(super) fn overflows(&self) -> u64 {

@@ -19,6 +19,6 @@ mod streams;
 mod tests;
 
 pub use directory::{SessionLimits, SessionView, TooManySessions};
-pub use pool::{MediaPool, PoolSettings};
+pub use pool::{CloseError, MediaPool, PoolSettings};
 pub use session::{NewRole, NewSession, OwnerWaker, SessionId, SessionKind};
 pub use stats::{REJECT_REASONS, WorkerTotals};

@@ -7,15 +7,15 @@ use bytes::Bytes;
 
 use super::mailbox::Mailbox;
 use super::pool::Shared;
-use super::session::{NewRole, NewSession, SessionId, SessionKind};
+use super::session::{NewRole, NewSession, SessionId, SessionKind, end_reason};
 use super::stats::WorkerStats;
 use super::streams::Streams;
 use crate::egress::fanout::{FanoutStream, SendContext, Viewer, ViewerSeed};
-use crate::hub::{EgressCounts, EndReason, Stream, TableName};
+use crate::hub::{EgressCounts, Stream, TableName};
 use crate::ingest::whip::{ReceiverSettings, WhipPublisher};
 use crate::net::udp::DatagramSink;
 use crate::qos::Transport as AudienceTransport;
-use crate::webrtc::rtcp::{self, Rtcp};
+use crate::webrtc::rtcp;
 use crate::webrtc::transport::{Transport, TransportState};
 
 /// What a peer needs of its worker to send media.
@@ -23,6 +23,15 @@ pub(super) struct Outlet<'a, S> {
     pub(super) shared: &'a Shared,
     pub(super) stats: &'a WorkerStats,
     pub(super) sink: &'a mut S,
+}
+
+/// What a pass over a viewer leaves to do.
+#[derive(Clone, Copy, Default)]
+pub(super) struct PeerPumped {
+    /// There is more in the rings.
+    pub(super) behind: bool,
+    /// The viewer is due for its first sender report.
+    pub(super) first_report: bool,
 }
 
 pub(super) enum Role {
@@ -50,7 +59,8 @@ pub(super) struct Peer {
     pub(super) ufrags: Vec<String>,
     /// The entry in the worker's timers that counts.
     pub(super) scheduled: Option<Instant>,
-    greeted: bool,
+    /// SRTP was established.
+    pub(super) greeted: bool,
 }
 
 impl Peer {
@@ -171,12 +181,9 @@ impl Peer {
                 let context = SendContext { now, utc, sealer, to };
                 let Some(fanout) = streams.get_mut(stream.id) else { return };
                 let mut counts = EgressCounts::default();
-                viewer.handle_rtcp(&messages, fanout, &context, &mut counts, outlet.sink);
+                let rtt = viewer.handle_rtcp(&messages, fanout, &context, &mut counts, outlet.sink);
                 stream.egress.add(&counts);
-                let reports = |message: &Rtcp| matches!(message, Rtcp::ReceptionReport(_));
-                if let Some(rtt) = viewer.quality().rtt
-                    && messages.iter().any(reports)
-                {
+                if let Some(rtt) = rtt {
                     outlet.shared.metrics.media_rtt(AudienceTransport::WebRtc, rtt);
                 }
             }
@@ -184,25 +191,28 @@ impl Peer {
         }
     }
 
-    /// Sends a viewer what is new in its stream's rings; returns whether it is behind.
+    /// Sends a viewer what is new in its stream's rings.
     pub(super) fn pump<S: DatagramSink>(
         &mut self,
         now: Instant,
         fanout: &mut FanoutStream,
         counts: &mut EgressCounts,
         outlet: &mut Outlet<'_, S>,
-    ) -> bool {
-        let Role::Viewer { viewer: Some(viewer), .. } = &mut self.role else { return false };
+    ) -> PeerPumped {
+        let Role::Viewer { viewer: Some(viewer), .. } = &mut self.role else {
+            return PeerPumped::default();
+        };
         let (Some(sealer), Some(to)) = (self.transport.sealer(), self.transport.remote()) else {
-            return false;
+            return PeerPumped::default();
         };
         let context = SendContext { now, utc: outlet.shared.clock.utc(now), sealer, to };
+        let had_report = viewer.poll_timeout().is_some();
         let behind = viewer.pump(fanout, &context, counts, outlet.sink);
         if viewer.take_started(fanout) {
             let after = now.saturating_duration_since(self.created);
             outlet.shared.metrics.first_frame(AudienceTransport::WebRtc, after);
         }
-        behind
+        PeerPumped { behind, first_report: !had_report && viewer.poll_timeout().is_some() }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
@@ -267,12 +277,7 @@ impl Peer {
     pub(super) fn leave(self, key: usize, reason: &'static str, streams: &mut Streams) {
         match self.role {
             Role::Viewer { stream, .. } => streams.leave(stream.id, key),
-            Role::Publisher(publisher) => publisher.end(match reason {
-                "shutdown" => EndReason::Shutdown,
-                "replaced" => EndReason::Replaced,
-                "consent_expired" | "ingest_timeout" | "connect_timeout" => EndReason::Timeout,
-                _ => EndReason::Closed,
-            }),
+            Role::Publisher(publisher) => publisher.end(end_reason(reason)),
         }
     }
 }

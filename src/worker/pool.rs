@@ -21,7 +21,7 @@ use crate::rtp::extensions::PlayoutDelay;
 use crate::time::Clock;
 use crate::webrtc::dtls::DtlsIdentity;
 use crate::webrtc::ice_lite::IceCredentials;
-use crate::webrtc::transport::TransportTimeouts;
+use crate::webrtc::transport::{TransportEnd, TransportTimeouts};
 
 /// Settings of the media workers.
 #[derive(Clone, Debug)]
@@ -42,6 +42,17 @@ pub struct PoolSettings {
     pub receiver: ReceiverSettings,
     /// What viewers are told of their playout delay.
     pub playout_delay: PlayoutDelay,
+}
+
+/// Why a session could not be ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CloseError {
+    /// There is none with this id.
+    #[error("no such session")]
+    Unknown,
+    /// Its worker has too much to do; asking again helps.
+    #[error("the session's worker is busy")]
+    Busy,
 }
 
 /// What every worker has of the settings.
@@ -155,15 +166,21 @@ impl MediaPool {
         }
     }
 
-    /// Ends a session. Returns false when there is none with this id.
-    pub fn close(&self, session: SessionId, reason: &'static str) -> bool {
-        let found = self.shared.directory.close(session);
-        match found {
-            None => return false,
-            Some(Found::Removed(_)) => {}
-            Some(Found::Owned(worker)) => self.mail(worker, Mail::Close { session, reason }),
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// [`CloseError`].
+    pub fn close(&self, session: SessionId, reason: &'static str) -> Result<(), CloseError> {
+        match self.shared.directory.close(session).ok_or(CloseError::Unknown)? {
+            Found::Removed(session) => {
+                self.discard(*session, reason);
+                Ok(())
+            }
+            Found::Owned(worker) => {
+                let mailbox = self.shared.mailboxes.get(worker).ok_or(CloseError::Unknown)?;
+                mailbox.send(Mail::Close { session, reason }).map_err(|_| CloseError::Busy)
+            }
         }
-        true
     }
 
     /// Sessions of `kind`.
@@ -201,22 +218,30 @@ impl MediaPool {
     pub fn sweep(&self, now: Instant) {
         let bound = self.shared.settings.timeouts.connect;
         for session in self.shared.directory.take_overdue(now, bound) {
-            let kind = session.role.kind();
-            tracing::info!(table = %session.table, sessionId = %session.id, "peer never came");
-            self.shared.metrics.session_ended(kind.as_str(), "connect_timeout");
+            self.discard(session, TransportEnd::ConnectTimeout.as_str());
         }
+    }
+
+    /// Ends a session that no worker owns.
+    fn discard(&self, session: NewSession, reason: &'static str) {
+        let kind = session.role.kind().as_str();
+        let id = session.id;
+        tracing::info!(table = %session.table, sessionId = %id, kind, reason, "session ended");
+        self.shared.metrics.session_ended(kind, reason);
+        session.end(reason);
     }
 
     /// Ends all sessions and threads, and waits for the threads.
     pub fn shutdown(&self) {
-        for mailbox in &self.shared.mailboxes {
-            // A worker whose queue is full looks at it before it sleeps, so a retry ends.
-            while mailbox.send(Mail::Shutdown).is_err() {
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for (mailbox, thread) in self.shared.mailboxes.iter().zip(&threads) {
+            // A worker looks at a full queue before it sleeps, so trying again ends;
+            // one that has panicked looks no more.
+            while mailbox.send(Mail::Shutdown).is_err() && !thread.is_finished() {
                 std::thread::yield_now();
             }
         }
-        let threads =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a media worker panicked");

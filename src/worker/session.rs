@@ -7,7 +7,7 @@ use std::task::Wake;
 use std::time::Instant;
 
 use super::mailbox::Mailbox;
-use crate::hub::{Publisher, Stream, TableName};
+use crate::hub::{EndReason, Publisher, Stream, TableName};
 use crate::webrtc::ice_lite::IceCredentials;
 use crate::webrtc::negotiated::{ReceiveTrack, SendTrack};
 use crate::webrtc::transport::RemoteDtls;
@@ -84,6 +84,25 @@ pub struct NewSession {
     pub created: Instant,
     /// What it does.
     pub role: NewRole,
+}
+
+impl NewSession {
+    /// Ends a session that no worker took.
+    pub(super) fn end(self, reason: &'static str) {
+        if let NewRole::Publisher { publisher, .. } = self.role {
+            publisher.end(end_reason(reason));
+        }
+    }
+}
+
+/// What a session's reason means for the stream it published.
+pub(super) fn end_reason(reason: &str) -> EndReason {
+    match reason {
+        "shutdown" => EndReason::Shutdown,
+        "replaced" => EndReason::Replaced,
+        "consent_expired" | "ingest_timeout" | "connect_timeout" => EndReason::Timeout,
+        _ => EndReason::Closed,
+    }
 }
 
 /// What a new session does.

@@ -82,16 +82,15 @@ impl FanoutStream {
     }
 
     /// Asks the source for a keyframe of `layer`, unless that was done just now.
-    /// Returns true when it was asked.
-    pub fn request_keyframe(&mut self, now: Instant, id: LayerId) -> bool {
-        let Some(layer) = self.layer_mut(id) else { return false };
+    pub fn request_keyframe(&mut self, now: Instant, id: LayerId) {
+        let Some(layer) = self.layer_mut(id) else { return };
         let recent = |at: Instant| now.saturating_duration_since(at) < KEYFRAME_COALESCE;
         if layer.last_request.is_some_and(recent) {
-            return false;
+            return;
         }
         layer.last_request = Some(now);
         // A full queue means that many others ask; the viewer asks again.
-        self.stream.request_keyframe(id).is_ok()
+        let _ = self.stream.request_keyframe(id);
     }
 
     /// The kind of a track of the stream.

@@ -138,7 +138,8 @@ impl Viewer {
         started && !std::mem::replace(&mut self.started, started)
     }
 
-    /// Takes the messages of a compound RTCP packet.
+    /// Takes the messages of a compound RTCP packet; returns the round-trip time when
+    /// they tell it.
     pub fn handle_rtcp(
         &mut self,
         messages: &[Rtcp],
@@ -146,8 +147,9 @@ impl Viewer {
         context: &SendContext<'_>,
         counters: &mut EgressCounts,
         sink: &mut impl DatagramSink,
-    ) {
+    ) -> Option<Duration> {
         let mut budget = MAX_RESENDS_PER_PACKET;
+        let mut rtt = None;
         for message in messages {
             match message {
                 Rtcp::Nack { media_ssrc, seqs } => {
@@ -164,11 +166,14 @@ impl Viewer {
                         ask_for_keyframe(stream, context.now, layer, counters);
                     }
                 }
-                Rtcp::ReceptionReport(report) => self.take_report(&report.block, context.utc),
+                Rtcp::ReceptionReport(report) => {
+                    rtt = self.take_report(&report.block, context.utc).or(rtt);
+                }
                 Rtcp::Remb { bitrate_bps, .. } => self.quality.estimate_bps = Some(*bitrate_bps),
                 _ => {}
             }
         }
+        rtt
     }
 
     /// The sender reports that are due at `now`, as one compound packet to be sealed.
@@ -226,14 +231,12 @@ impl Viewer {
         }
     }
 
-    fn take_report(&mut self, block: &ReportBlock, now: Utc) {
-        if self.track_mut(block.source_ssrc).is_none() {
-            return;
-        }
+    fn take_report(&mut self, block: &ReportBlock, now: Utc) -> Option<Duration> {
+        self.track_mut(block.source_ssrc)?;
         self.quality.loss = f64::from(block.fraction_lost) / 256.0;
-        if let Some(rtt) = round_trip(now, block) {
-            self.quality.rtt = Some(rtt);
-        }
+        let rtt = round_trip(now, block)?;
+        self.quality.rtt = Some(rtt);
+        Some(rtt)
     }
 
     fn track_mut(&mut self, ssrc: u32) -> Option<&mut ViewerTrack> {
@@ -248,5 +251,5 @@ fn ask_for_keyframe(
     counters: &mut EgressCounts,
 ) {
     counters.keyframes_asked += 1;
-    counters.keyframes_forwarded += u64::from(stream.request_keyframe(now, layer));
+    stream.request_keyframe(now, layer);
 }

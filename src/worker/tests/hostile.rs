@@ -108,6 +108,45 @@ fn strangers_leave_no_trace() {
 }
 
 #[test]
+fn forged_handshake_fragments_are_bounded_before_and_after_the_handshake() {
+    let mut world = World::calm();
+    let publisher = world.publish(&Options::default());
+    world.run_until_connected(publisher);
+    world.run_for(millis(500));
+    let viewer = world.watch(&Options::default());
+    let mut offsets = (0..30_000_u32).rev();
+    let mut forge = |world: &mut World, viewer: usize| {
+        let before = world.gateway.rejected("dtls_refused");
+        let from = world.clients[viewer].public;
+        for _ in 0..1_000 {
+            let mut datagram: Vec<u8> =
+                offsets.by_ref().take(10).flat_map(one_byte_fragment).collect();
+            world.gateway.cores[0].handle_datagram(world.now, from, &mut datagram, true);
+        }
+        world.gateway.rejected("dtls_refused") - before
+    };
+    world.run_until_connected(viewer);
+    assert!(forge(&mut world, viewer) >= 990);
+    world.run_for(seconds(1));
+    assert_eq!(world.clients[viewer].video().holes().len(), 0);
+
+    let newcomer = world.watch(&Options::default());
+    while world.gateway.cores[0].sizes()[0] < 3 {
+        world.run_for(millis(1));
+    }
+    assert!(forge(&mut world, newcomer) >= 970);
+}
+
+/// A plaintext record with one byte of a long handshake message (RFC 6347 §4.2.2).
+fn one_byte_fragment(offset: u32) -> Vec<u8> {
+    let mut record = vec![22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 13];
+    record.extend([11, 0x00, 0x75, 0x30, 0, 1]);
+    record.extend(&offset.to_be_bytes()[1..]);
+    record.extend([0, 0, 1, 0x55]);
+    record
+}
+
+#[test]
 fn replayed_media_is_refused_and_nothing_is_sent_twice() {
     let mut world = World::calm();
     world.tap = Some(Box::new(|_, original| match classify(original) {

@@ -43,7 +43,7 @@ fn assert_over(world: &mut World, viewer: usize, within: Duration) {
 fn a_deleted_publisher_ends_its_viewers_at_once_and_leaves_nothing() {
     let mut world = World::calm();
     let (publisher, viewer) = on_air(&mut world, &Options::default());
-    world.gateway.pool.close(world.clients[publisher].id.unwrap(), "closed_by_peer");
+    world.gateway.pool.close(world.clients[publisher].id.unwrap(), "closed_by_peer").unwrap();
     assert_over(&mut world, viewer, millis(50));
 }
 
@@ -75,7 +75,7 @@ fn a_viewer_that_closes_or_is_deleted_is_freed_and_the_stream_goes_on() {
     world.run_for(millis(50));
     assert_eq!(world.gateway.pool.count(SessionKind::Viewer), 1);
     assert!(newest_age(&world, other) < millis(100));
-    world.gateway.pool.close(world.clients[other].id.unwrap(), "closed_by_peer");
+    world.gateway.pool.close(world.clients[other].id.unwrap(), "closed_by_peer").unwrap();
     world.run_for(millis(50));
     assert_eq!(world.gateway.pool.count(SessionKind::Viewer), 0);
     assert_eq!(world.gateway.cores[0].sizes(), [1, 1, 1, 1, 0]);
@@ -161,6 +161,8 @@ fn an_address_that_changes_hands_stays_with_its_new_peer() {
     let address = world.clients[former].public;
     world.clients[former].dead = true;
     world.clients[former].public = "203.0.113.1:1".parse().unwrap();
+    // While it may still be there, nobody else can have its address.
+    world.run_for(seconds(10));
     let viewer = world.watch(&Options::default());
     world.clients[viewer].public = address;
     world.run_until_connected(viewer);
@@ -169,6 +171,28 @@ fn an_address_that_changes_hands_stays_with_its_new_peer() {
     assert!(newest_age(&world, viewer) < millis(100));
     assert_eq!(world.gateway.shared.directory.owner_of(address), Some(0));
     assert_eq!(world.gateway.cores[0].sizes(), [2, 2, 2, 2, 1]);
+}
+
+#[test]
+fn an_address_is_not_taken_from_a_peer_that_proves_it() {
+    let mut world = World::calm();
+    let (publisher, viewer) = on_air(&mut world, &Options::default());
+    let attacker = world.watch(&Options::default());
+    world.run_until_connected(attacker);
+    let local = local_credentials(&world, attacker);
+    for victim in [publisher, viewer] {
+        let (now, forged) = (world.now, world.clients[victim].public);
+        let way = Way::default();
+        world.link.send(now, forged, media_address(), &binding_request(&local, true), way);
+    }
+    world.run_for(seconds(3));
+    assert_eq!(world.gateway.rejected("stun_address_taken"), 2);
+    assert!(newest_age(&world, viewer) < millis(100));
+    assert!(newest_age(&world, attacker) < millis(100), "its own path is as it was");
+    world.gateway.pool.close(world.clients[attacker].id.unwrap(), "closed_by_peer").unwrap();
+    world.run_for(seconds(3));
+    assert!(newest_age(&world, viewer) < millis(100));
+    assert_eq!(world.clients[viewer].video().holes().len(), 0);
 }
 
 #[test]
@@ -209,7 +233,7 @@ fn many_ice_restarts_do_not_pile_up() {
     }
     let [peers, ufrags, ..] = world.gateway.cores[0].sizes();
     assert!(ufrags <= 2 * peers, "{ufrags} user fragments of {peers} peers");
-    world.gateway.pool.close(id, "closed_by_peer");
+    world.gateway.pool.close(id, "closed_by_peer").unwrap();
     world.run_for(millis(50));
     assert_eq!(world.gateway.cores[0].sizes(), [1, 1, 1, 1, 0]);
 }
@@ -243,7 +267,7 @@ fn viewers_of_another_worker_than_the_publishers_are_served() {
     world.run_for(seconds(2));
     assert!(newest_age(&world, viewer) < millis(100));
     assert_eq!(world.gateway.cores[1].sizes(), [1, 1, 1, 1, 1]);
-    world.gateway.pool.close(world.clients[publisher].id.unwrap(), "closed_by_peer");
+    world.gateway.pool.close(world.clients[publisher].id.unwrap(), "closed_by_peer").unwrap();
     assert_over(&mut world, viewer, millis(50));
 }
 
