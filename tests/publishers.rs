@@ -6,40 +6,68 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::clients::Process;
-use common::{Dealer, Gateway, LATER, assert_problem, assert_retry_after, text, watching};
+use common::{
+    AT_ONCE, Dealer, Gateway, SILENCE_NOTICED, assert_problem, assert_retry_after, text,
+    wait_until, watching,
+};
 use railbird_loadgen::{WatchError, WatchReport, watch};
 use reqwest::StatusCode;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 const PUBLISHER: &str = include_str!("../src/webrtc/sdp/testdata/ffmpeg_whip.sdp");
 const VIEWER: &str = include_str!("../src/webrtc/sdp/testdata/safari_viewer.sdp");
 
-/// A viewer that is told of the end knows it sooner than one that notices silence,
-/// which the test viewer does after three seconds.
-const AT_ONCE: Duration = Duration::from_millis(2500);
-
-type Viewing = JoinHandle<(Result<WatchReport, WatchError>, Instant)>;
-
-/// Viewers that would watch for longer than any test; returned once connected.
-async fn viewers(gateway: &Gateway, table: &str, count: usize) -> Vec<Viewing> {
-    let viewing = |_| {
-        let mut config = watching(gateway, table, 600.0);
-        config.decode = false;
-        tokio::spawn(async { (watch(config).await, Instant::now()) })
-    };
-    let viewers = (0..count).map(viewing).collect();
-    gateway.wait_viewers(count).await;
-    viewers
+/// Viewers that would watch for longer than any test.
+struct Audience {
+    /// Is told of the end by DTLS.
+    told: Process,
+    /// Of the `webrtc` crate; notice silence.
+    others: JoinSet<(Result<WatchReport, WatchError>, Instant)>,
 }
 
-/// Asserts that the streams of all viewers end, the last of them at most `within`
-/// after `begun`.
-async fn assert_ended(viewers: Vec<Viewing>, begun: Instant, within: Duration) {
-    for viewer in viewers {
-        let (outcome, at) = tokio::time::timeout(LATER, viewer).await.unwrap().unwrap();
-        assert!(matches!(outcome, Err(WatchError::Ended(_))), "{outcome:?}");
-        let after = at.saturating_duration_since(begun);
-        assert!(after < within, "{after:?}");
+impl Audience {
+    /// How many they are.
+    const SIZE: usize = 3;
+
+    /// Joins; returns once all are connected.
+    async fn join(gateway: &Gateway, table: &str) -> Self {
+        let url = gateway.url(&format!("/whep/{table}"));
+        let mut told = Process::aiortc(&["watch", &url, "audio,video", "100000"]);
+        let mut others = JoinSet::new();
+        for _ in 1..Self::SIZE {
+            let mut config = watching(gateway, table, 600.0);
+            config.decode = false;
+            others.spawn(async { (watch(config).await, Instant::now()) });
+        }
+        told.wait_for_state("connected").await;
+        gateway.wait_viewers(Self::SIZE).await;
+        Self { told, others }
+    }
+
+    fn assert_watching(&mut self) {
+        assert!(self.told.is_running());
+        assert!(self.others.try_join_next().is_none());
+    }
+
+    /// Asserts that the sessions of all end for `stream_ended` at once after `begun`.
+    async fn assert_ended(mut self, gateway: &Gateway, begun: Instant) {
+        self.told.wait_for_state("closed").await;
+        assert!(begun.elapsed() < AT_ONCE, "told after {:?}", begun.elapsed());
+        wait_until(
+            "all sessions have ended",
+            AT_ONCE.saturating_sub(begun.elapsed()),
+            async || {
+                let ended = gateway.metrics().await.ended("viewer", "stream_ended");
+                (ended == Self::SIZE as f64).then_some(())
+            },
+        )
+        .await;
+        while let Some(ended) = self.others.join_next().await {
+            let (outcome, at) = ended.unwrap();
+            assert!(matches!(outcome, Err(WatchError::Ended(_))), "{outcome:?}");
+            let after = at.saturating_duration_since(begun);
+            assert!(after < SILENCE_NOTICED, "{after:?}");
+        }
     }
 }
 
@@ -49,23 +77,22 @@ async fn a_table_belongs_to_its_publisher_and_the_same_token_takes_it_over() {
     let url = gateway.url("/whip/demo");
     let mut first = Process::ffmpeg_publisher(&url, &["-authorization", "secret"]);
     let started = gateway.wait_live("demo").await["startedAt"].clone();
-    let watchers = viewers(&gateway, "demo", 3).await;
+    let mut audience = Audience::join(&gateway, "demo").await;
     let again = || gateway.offer("/whip/demo", PUBLISHER);
     for refused in [again(), again().bearer_auth("other"), again().bearer_auth("")] {
         let answer = refused.send().await.unwrap();
         let (headers, _) = assert_problem(answer, StatusCode::CONFLICT, "table-taken").await;
         assert_retry_after(&headers);
     }
-    assert!(first.is_running() && watchers.iter().all(|viewer| !viewer.is_finished()));
+    assert!(first.is_running());
+    audience.assert_watching();
     assert_eq!(gateway.live("demo").await.unwrap()["startedAt"], started);
 
     let begun = Instant::now();
     let second = again().bearer_auth("secret").send().await.unwrap();
     assert_eq!(second.status(), StatusCode::CREATED);
-    assert_ended(watchers, begun, AT_ONCE).await;
-    let metrics = gateway.metrics().await;
-    assert_eq!(metrics.ended("viewer", "stream_ended"), 3.0);
-    assert_eq!(metrics.ended("publisher", "replaced"), 1.0);
+    audience.assert_ended(&gateway, begun).await;
+    assert_eq!(gateway.metrics().await.ended("publisher", "replaced"), 1.0);
     // The offer above was never followed by media; a dealer that is serious takes it over.
     let dealer = Dealer::start(&gateway, "demo", Some("secret")).await;
     assert_ne!(gateway.live("demo").await.unwrap()["startedAt"], started);
@@ -79,14 +106,12 @@ async fn a_table_belongs_to_its_publisher_and_the_same_token_takes_it_over() {
 async fn a_publisher_that_leaves_ends_its_viewers_at_once() {
     let gateway = Gateway::start("");
     let dealer = Dealer::start(&gateway, "demo", None).await;
-    let watchers = viewers(&gateway, "demo", 3).await;
+    let audience = Audience::join(&gateway, "demo").await;
     let begun = Instant::now();
     dealer.stop().await;
-    assert_ended(watchers, begun, AT_ONCE).await;
+    audience.assert_ended(&gateway, begun).await;
     assert!(gateway.tables().await.is_empty());
-    let metrics = gateway.metrics().await;
-    assert_eq!(metrics.ended("viewer", "stream_ended"), 3.0);
-    assert_eq!(metrics.ended("publisher", "closed_by_peer"), 1.0);
+    assert_eq!(gateway.metrics().await.ended("publisher", "closed_by_peer"), 1.0);
     let answer = gateway.offer("/whep/demo", VIEWER).send().await.unwrap();
     assert_problem(answer, StatusCode::NOT_FOUND, "table-not-live").await;
 }
@@ -96,16 +121,14 @@ async fn a_publisher_that_dies_silently_ends_after_the_ingest_timeout() {
     let gateway = Gateway::start("ingest_timeout = \"2s\"\n");
     let mut ffmpeg = Process::ffmpeg_publisher(&gateway.url("/whip/demo"), &[]);
     gateway.wait_live("demo").await;
-    let watchers = viewers(&gateway, "demo", 2).await;
+    let audience = Audience::join(&gateway, "demo").await;
     ffmpeg.kill();
-    let begun = Instant::now();
     let after = gateway.wait_gone("demo").await;
+    let gone = Instant::now();
     assert!(after > Duration::from_millis(1500), "ended after {after:?}, before its time");
-    assert!(after < Duration::from_secs(4), "ended after {after:?}");
-    assert_ended(watchers, begun, after + AT_ONCE).await;
-    let metrics = gateway.metrics().await;
-    assert_eq!(metrics.ended("publisher", "ingest_timeout"), 1.0);
-    assert_eq!(metrics.ended("viewer", "stream_ended"), 2.0);
+    assert!(after < Duration::from_secs(5), "ended after {after:?}");
+    audience.assert_ended(&gateway, gone).await;
+    assert_eq!(gateway.metrics().await.ended("publisher", "ingest_timeout"), 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

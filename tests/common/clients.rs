@@ -113,6 +113,11 @@ impl Process {
         panic!("{} reports nothing", self.name);
     }
 
+    /// Waits until an aiortc client reports that its connection is in `state`.
+    pub async fn wait_for_state(&mut self, state: &str) {
+        while self.report().await["state"] != state {}
+    }
+
     /// Ends it without a chance to say goodbye.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();

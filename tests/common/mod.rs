@@ -31,6 +31,12 @@ use metrics::Metrics;
 pub const SOON: Duration = Duration::from_secs(20);
 /// For what starts encoders, decoders and interpreters.
 pub const LATER: Duration = Duration::from_secs(60);
+/// A viewer that is told of the end by DTLS knows it in less, on a busy machine too;
+/// no viewer notices mere silence so soon.
+pub const AT_ONCE: Duration = Duration::from_millis(2500);
+/// The `webrtc` crate keeps a closed DTLS transport to itself: its viewers notice the
+/// silence after three seconds.
+pub const SILENCE_NOTICED: Duration = Duration::from_secs(8);
 /// Between two looks at a condition.
 const POLL: Duration = Duration::from_millis(20);
 /// Log lines shown when a test fails.
