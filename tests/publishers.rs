@@ -1,5 +1,6 @@
 //! Who may publish a table, how a publication ends, and how many there may be:
 //! real publishers, and viewers that notice.
+#![allow(clippy::disallowed_methods, reason = "tests measure and pace by the clock")]
 
 mod common;
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::clients::{Process, ffmpeg};
-use common::{Dealer, Gateway, LATER, wait_until, watching};
+use common::{Dealer, Gateway, LATER, assert_whole, wait_until, watching};
 use railbird_loadgen::{WatchReport, watch};
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ async fn assert_watchable(gateway: &Gateway, table: &str) -> WatchReport {
     let report = watch(watching(gateway, table, 3.0)).await.unwrap();
     assert!(report.keyframes > 0 && report.frames_complete > 30, "{report:?}");
     assert!(report.frames_decoded > 10, "{report:?}");
-    assert_eq!((report.video.lost, report.frames_incomplete), (0, 0), "{report:?}");
+    assert_whole(&report);
     assert!(report.audio.packets > 60, "{report:?}");
     report
 }

@@ -1,12 +1,15 @@
 //! Viewers under what they meet in the field: a lossy last mile, crowds that come and
 //! go, strangers who throw garbage at the media port, and a gateway that stops.
+#![allow(clippy::disallowed_methods, reason = "tests measure and pace by the clock")]
 
 mod common;
 
 use std::time::{Duration, Instant};
 
 use common::clients::Process;
-use common::{AT_ONCE, Dealer, Gateway, LATER, SILENCE_NOTICED, SOON, wait_until, watching};
+use common::{
+    AT_ONCE, Dealer, Gateway, LATER, SILENCE_NOTICED, SOON, assert_whole, wait_until, watching,
+};
 use railbird_loadgen::{WatchError, watch};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -22,7 +25,7 @@ async fn a_viewer_who_loses_two_percent_gets_every_packet_in_the_end() {
     let report = watch(config).await.unwrap();
     assert!(report.impaired > 5, "{report:?}");
     assert!(report.video.recovered > 0, "{report:?}");
-    assert_eq!((report.video.lost, report.frames_incomplete), (0, 0), "{report:?}");
+    assert_whole(&report);
     assert!(report.frames_complete > 90 && report.frames_decoded > 60, "{report:?}");
     let resent = gateway.metrics().await.sum("railbird_resends_total", &[("result", "sent")]);
     assert!(resent >= report.video.recovered as f64, "{resent} for {report:?}");
@@ -162,7 +165,7 @@ async fn garbage_on_the_media_port_is_counted_and_harms_nobody() {
     assert!(answer.is_err(), "an answer to garbage: the port can be used to amplify");
     assert!(!viewer.is_finished(), "the garbage came after the viewer had gone");
     let report = viewer.await.unwrap().unwrap();
-    assert_eq!((report.video.lost, report.frames_incomplete), (0, 0), "{report:?}");
+    assert_whole(&report);
     assert!(report.frames_complete > 120 && report.frames_decoded > 80, "{report:?}");
     gateway.assert_healthy();
 }
@@ -222,7 +225,10 @@ async fn a_stop_ends_sessions_and_exits_cleanly() {
         assert!(after < SILENCE_NOTICED, "{after:?}");
     }
     dealer.stop().await;
-    let ended = gateway.log();
-    let ended = ended.iter().filter(|line| line.contains("\"message\":\"session ended\""));
-    assert_eq!(ended.filter(|line| line.contains("\"reason\":\"shutdown\"")).count(), 4);
+    let log = gateway.log();
+    let ended = log.iter().filter(|line| line.contains("\"message\":\"session ended\""));
+    // A viewer may hear of its publisher's end on another worker before its own.
+    let reasons = ["\"reason\":\"shutdown\"", "\"reason\":\"stream_ended\""];
+    let for_the_stop = |line: &&String| reasons.iter().any(|reason| line.contains(reason));
+    assert_eq!(ended.filter(for_the_stop).count(), 4, "{log:#?}");
 }

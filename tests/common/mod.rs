@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use railbird_loadgen::publisher::DealerStats;
-use railbird_loadgen::{DealerConfig, PublishError, WatchConfig, run_dealer_counted};
+use railbird_loadgen::{DealerConfig, PublishError, WatchConfig, WatchReport, run_dealer_counted};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
@@ -227,6 +227,15 @@ pub fn watching(gateway: &Gateway, table: &str, seconds: f64) -> WatchConfig {
     let mut config = WatchConfig::new(gateway.url(&format!("/whep/{table}")));
     config.duration = Duration::from_secs_f64(seconds);
     config
+}
+
+/// Asserts that a viewer got every packet of the video in the end, and every frame
+/// whole but at most one: what comes before the client has its keys it cannot take,
+/// and no sequence number is known by which it could ask for it again. So the first
+/// frame may be torn.
+pub fn assert_whole(report: &WatchReport) {
+    assert_eq!(report.video.lost, 0, "{report:?}");
+    assert!(report.frames_incomplete <= 1, "{report:?}");
 }
 
 /// Polls until `probe` gives a value.
