@@ -19,6 +19,11 @@ const HOLES: usize = 65_536;
 /// Bytes of one frame; what exceeds it is cut off and the frame is damaged.
 const FRAME_BYTES: usize = 4 << 20;
 
+/// NAL unit type of an aggregation packet.
+const STAP_A: u8 = 24;
+/// Bytes of the start code before each unit of a frame.
+const START_CODE: usize = 4;
+
 /// Extends 16-bit sequence numbers and keeps the list of holes.
 #[derive(Debug, Default)]
 pub struct Sequence {
@@ -72,6 +77,24 @@ impl Sequence {
     pub fn lost(&self, until: u64) -> u64 {
         self.forgotten + self.missing.range(..=until).count() as u64
     }
+}
+
+/// Whether there is an IDR slice in what a packet completed: `data` is the unit, and of
+/// an aggregation packet (STAP-A, RFC 6184 §5.7.1) the `payload` tells them apart.
+/// Encoders put a small picture into one packet with its parameter sets.
+fn holds_idr(payload: &[u8], data: &[u8]) -> bool {
+    let is_idr = |header: Option<&u8>| header.is_some_and(|header| header & 0x1f == 5);
+    let Some((_, mut units)) = payload.split_first().filter(|(first, _)| *first & 0x1f == STAP_A)
+    else {
+        return is_idr(data.get(START_CODE));
+    };
+    while let Some((size, rest)) = units.split_first_chunk::<2>() {
+        if is_idr(rest.first()) {
+            return true;
+        }
+        units = rest.get(usize::from(u16::from_be_bytes(*size))..).unwrap_or_default();
+    }
+    false
 }
 
 /// A frame in decoding order.
@@ -164,7 +187,7 @@ impl Assembler {
         partial.complete &= !torn;
         match self.depacketizer.depacketize(&packet.payload) {
             Ok(data) if partial.data.len() + data.len() <= FRAME_BYTES => {
-                partial.keyframe |= data.get(4).is_some_and(|nal| nal & 0x1f == 5);
+                partial.keyframe |= holds_idr(&packet.payload, &data);
                 partial.data.extend_from_slice(&data);
             }
             _ => partial.complete = false,
@@ -212,6 +235,17 @@ mod tests {
         assert!(frames.iter().map(|f| f.timestamp).eq([100, 200, 300]));
         assert!(frames.iter().all(|f| f.complete) && frames[0].keyframe && !frames[1].keyframe);
         assert_eq!(frames[0].data, [0, 0, 0, 1, 5, 1, 2, 0]);
+    }
+
+    #[test]
+    fn a_keyframe_in_one_packet_with_its_parameter_sets_is_one() {
+        let (mut assembler, now) = (Assembler::default(), Instant::now());
+        let together = |slice| Bytes::from(vec![24, 0, 2, 0x67, 1, 0, 2, 0x68, 2, 0, 2, slice, 3]);
+        assembler.handle(now, 1, 100, true, together(0x65));
+        assembler.handle(now, 2, 200, true, together(0x61));
+        let frames: Vec<_> = std::iter::from_fn(|| assembler.poll(now)).collect();
+        assert!(frames.iter().map(|f| (f.complete, f.keyframe)).eq([(true, true), (true, false)]));
+        assert!(!holds_idr(&[24, 255, 255, 1], &[]), "a size that goes past the end");
     }
 
     #[test]

@@ -18,6 +18,11 @@ use crate::webrtc::dtls::DtlsIdentity;
 use crate::webrtc::transport::TransportTimeouts;
 use crate::worker::{MediaPool, PoolSettings, SessionLimits};
 
+/// A table that is taken over has two publisher sessions until the former has gone, so
+/// that a provider's encoder can restart on a gateway whose tables are all taken. The
+/// registry alone bounds the tables; sessions past this are answered 503.
+const SESSIONS_PER_TABLE: usize = 2;
+
 /// Opens the media port and starts the workers.
 pub(super) fn start(
     config: &Config,
@@ -46,7 +51,10 @@ fn settings(config: &Config, addresses: Vec<IpAddr>) -> PoolSettings {
             buffer_bytes: media.socket_buffer_bytes,
         },
         addresses,
-        limits: SessionLimits { viewers: media.max_viewers, publishers: media.max_tables },
+        limits: SessionLimits {
+            viewers: media.max_viewers,
+            publishers: media.max_tables.saturating_mul(SESSIONS_PER_TABLE),
+        },
         timeouts: TransportTimeouts {
             connect: media.connect_timeout,
             consent: media.consent_timeout,
