@@ -4,6 +4,8 @@
 //! together with the pages and `/api/tables` and lays [`layers`] around everything.
 
 pub mod admin;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
 mod layers;
 mod pages;

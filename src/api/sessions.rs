@@ -167,7 +167,7 @@ pub(super) fn table_name(text: &str) -> Result<TableName, Problem> {
 
 /// Reads and parses the offer in a POST.
 pub(super) async fn read_offer(headers: &HeaderMap, body: Body) -> Result<Offer, Problem> {
-    check_content_type(headers, SDP, &ACCEPT_POST)?;
+    check_offer_type(headers)?;
     Offer::parse(&read_text(body).await?)
         .map_err(|error| bad_sdp("The offer cannot be read", &error.to_string()))
 }
@@ -238,6 +238,10 @@ async fn session_options() -> Response {
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
+pub(super) fn check_offer_type(headers: &HeaderMap) -> Result<(), Problem> {
+    check_content_type(headers, SDP, &ACCEPT_POST)
+}
+
 fn check_content_type(
     headers: &HeaderMap,
     expected: &'static str,
@@ -259,7 +263,7 @@ fn check_content_type(
 }
 
 /// RFC 9725 §4.3: a PATCH says which ICE session it is about; `*` is any.
-fn check_precondition(headers: &HeaderMap, ufrag: &str) -> Result<(), Problem> {
+pub(super) fn check_precondition(headers: &HeaderMap, ufrag: &str) -> Result<(), Problem> {
     let Some(given) = headers.get(header::IF_MATCH) else {
         return Err(Problem::new(
             StatusCode::PRECONDITION_REQUIRED,

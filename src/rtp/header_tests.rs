@@ -1,3 +1,6 @@
+//! The header's parser and writer against each other, a second implementation, and
+//! hostile bytes.
+
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

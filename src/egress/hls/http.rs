@@ -114,7 +114,7 @@ async fn below(
 
 /// What a file name below a rendition stands for.
 #[derive(Debug, PartialEq, Eq)]
-enum Name {
+pub(super) enum Name {
     Init(u32),
     Segment(u64),
     Part(u64),
@@ -122,7 +122,7 @@ enum Name {
 
 impl Name {
     /// `{token}-i{n}.mp4`, `{token}-s{msn}.m4s` or `{token}-p{n}.m4s`.
-    fn parse(file: &str, token: &str) -> Option<Self> {
+    pub(super) fn parse(file: &str, token: &str) -> Option<Self> {
         let rest = file.strip_prefix(token)?.strip_prefix('-')?;
         let number = |prefix, suffix| -> Option<u64> {
             let digits = rest.strip_prefix(prefix)?.strip_suffix(suffix)?;
@@ -319,7 +319,7 @@ fn playlist_response(stats: &HlsStats, rendered: &Rendered, asked: &HeaderMap) -
 }
 
 /// RFC 9110 §12.5.3; `gzip;q=0` is a refusal.
-fn accepts_gzip(headers: &HeaderMap) -> bool {
+pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter();
     values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
         |coding| {
@@ -366,7 +366,7 @@ fn media_response(stats: &HlsStats, pieces: Vec<Bytes>, asked: &HeaderMap) -> Re
 
 /// What a `Range` header asks of a body.
 #[derive(Debug, PartialEq, Eq)]
-enum Range {
+pub(super) enum Range {
     /// All of it; also when the header is malformed or names several ranges,
     /// which a server may ignore (RFC 9110 §14.2).
     Whole,
@@ -376,7 +376,7 @@ enum Range {
     Unsatisfiable,
 }
 
-fn range_of(value: &str, length: u64) -> Range {
+pub(super) fn range_of(value: &str, length: u64) -> Range {
     let parsed = value.strip_prefix("bytes=").and_then(|spec| spec.split_once('-'));
     let Some((first, last)) = parsed else { return Range::Whole };
     let number = |digits: &str| digits.trim().parse::<u64>().ok();
@@ -396,7 +396,7 @@ fn range_of(value: &str, length: u64) -> Range {
 }
 
 /// The bytes from `first` to `last`, both included, of a chain.
-fn slice(pieces: Vec<Bytes>, first: u64, last: u64) -> Vec<Bytes> {
+pub(super) fn slice(pieces: Vec<Bytes>, first: u64, last: u64) -> Vec<Bytes> {
     let mut start = 0u64;
     let mut out = Vec::new();
     for piece in pieces {

@@ -15,6 +15,8 @@
 mod blocking;
 mod cutter;
 mod fmp4;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod packager;
 mod playlist;

@@ -1,3 +1,5 @@
+//! Estimates of capture time: the sliding minimum, arrivals, frames out of order.
+
 use super::*;
 
 #[test]
