@@ -141,7 +141,7 @@ impl Peer {
         self.over = due && self.dtls.handle_timeout(now).is_err();
         let Some(datagram) = datagram.filter(|_| !self.over) else { return };
         match self.dtls.handle_datagram(now, datagram) {
-            Ok(DtlsOutcome::Progress) => {}
+            Ok(DtlsOutcome::Progress | DtlsOutcome::Refused) => {}
             Ok(DtlsOutcome::Established(_)) => self.established = true,
             Ok(DtlsOutcome::Closed) | Err(_) => self.over = true,
         }
