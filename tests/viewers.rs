@@ -54,7 +54,8 @@ impl Footprint {
 
 /// Viewers at once.
 const CROWD: u64 = 20;
-/// What the allocator may keep. The second round has over a hundred sessions, so a
+/// What the allocator may keep: 2 to 3 MiB as measured, which grows no more after some
+/// 300 sessions. The second round has over a hundred sessions, so a
 /// leak of 64 KiB in each, less than the state of one DTLS session and its viewer,
 /// is above it.
 const MARGIN_KIB: u64 = 6 * 1024;
