@@ -7,7 +7,7 @@ use std::time::Duration;
 use railbird::rtp::extensions::{
     AbsCaptureTime, AbsSendTime, PlayoutDelay, parse_mid, parse_rid, parse_transport_sequence,
 };
-use railbird::rtp::{HeaderFields, RtpHeader, write_header};
+use railbird::rtp::{HeaderFields, RtpHeader, header_len, write_header};
 use railbird::time::Utc;
 use railbird::webrtc::dtls::DtlsIdentity;
 use railbird::webrtc::ice_lite::BindingRequest;
@@ -89,8 +89,9 @@ fn write_back(header: &RtpHeader<'_>) {
         timestamp: header.timestamp,
         ssrc: header.ssrc,
     };
-    let mut out = vec![0; 12 + 4 + (1 << 18)];
-    let Ok(len) = write_header(&mut out, &fields, &extensions) else { return };
+    let Ok(len) = header_len(&extensions) else { return };
+    let mut out = vec![0; len];
+    write_header(&mut out, &fields, &extensions).expect("as long as it says");
     let again = RtpHeader::parse(&out[..len]).expect("our own header");
     assert_eq!(again.extensions().collect::<Vec<_>>(), extensions);
     assert_eq!((again.sequence, again.timestamp), (fields.sequence, fields.timestamp));

@@ -2,7 +2,7 @@
 //! Annex E) and what of a slice header tells where a picture starts.
 
 use super::bits::BitReader;
-use super::nal;
+use super::{PICTURE_SIDE, nal};
 
 /// Types of NAL units (H.264 table 7-1).
 pub mod nal_type {
@@ -105,7 +105,7 @@ impl Sps {
             width = width.checked_sub(left.checked_add(right)?.checked_mul(unit_x)?)?;
             height = height.checked_sub(top.checked_add(bottom)?.checked_mul(unit_y)?)?;
         }
-        if width == 0 || height == 0 {
+        if !PICTURE_SIDE.contains(&width) || !PICTURE_SIDE.contains(&height) {
             return None;
         }
         // A VUI that is cut short costs its hints and not the stream.

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::bits::BitReader;
-use super::nal;
+use super::{PICTURE_SIDE, nal};
 
 /// Types of NAL units (H.265 table 7-1).
 pub mod nal_type {
@@ -128,7 +128,7 @@ impl Sps {
             width = width.checked_sub(left.checked_add(right)?.checked_mul(unit_x)?)?;
             height = height.checked_sub(top.checked_add(bottom)?.checked_mul(unit_y)?)?;
         }
-        if width == 0 || height == 0 {
+        if !PICTURE_SIDE.contains(&width) || !PICTURE_SIDE.contains(&height) {
             return None;
         }
         let mut depth = || u8::try_from(r.ue()?).ok().filter(|&extra| extra <= 8).map(|d| d + 8);

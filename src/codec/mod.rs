@@ -55,6 +55,10 @@ pub enum Codec {
     Opus,
 }
 
+/// Pixels of a picture's side. The widest fields of all the codecs have 16 bits
+/// (AV1, VP9); a parameter set that claims more is broken or hostile.
+const PICTURE_SIDE: std::ops::RangeInclusive<u32> = 1..=1 << 16;
+
 impl Codec {
     /// Every codec, in the order in which the gateway prefers them.
     pub const ALL: [Self; 6] =
