@@ -25,6 +25,8 @@ COPY --from=build /src/target/release/railbird /usr/local/bin/railbird
 COPY configs/railbird.toml /etc/railbird/railbird.toml
 # A numeric user lets Kubernetes verify runAsNonRoot.
 USER 65532:65532
+# Loopback would be the container's own: nobody outside could probe or scrape it.
+ENV RAILBIRD__ADMIN__LISTEN=0.0.0.0:9090
 EXPOSE 8080/tcp 8443/udp 9090/tcp
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/railbird"]

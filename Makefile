@@ -3,9 +3,13 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-TOOLS := .cache/tools
-DENY := $(TOOLS)/bin/cargo-deny
+# Filled by scripts/setup.sh when the system's Node is too old.
+export PATH := $(CURDIR)/.cache/node/bin:$(PATH)
+
+# The version is in the path: a new one is another tool, not a stale one.
 DENY_VERSION := 0.20.2
+DENY_ROOT := .cache/tools/cargo-deny-$(DENY_VERSION)
+DENY := $(DENY_ROOT)/bin/cargo-deny
 IMAGE ?= railbird:dev
 
 # What the pages are built from.
@@ -20,7 +24,7 @@ run: setup web ## build and start a gateway with a synthetic dealer table alread
 	cargo run --release --locked -- demo $(ARGS)
 
 .PHONY: test
-test: setup-test web ## all tests: Rust, pages, browsers; ends with "N passed, M failed"
+test: setup-test web tests/browser/node_modules/.package-lock.json ## all tests: Rust, pages, browsers; ends with "N passed, M failed"
 	scripts/test.py
 
 .PHONY: lint
@@ -35,8 +39,9 @@ lint: setup web $(DENY) ## format, clippy, dependency rules, types of the pages
 .PHONY: web
 web: web/dist/index.html ## build the pages that go into the binary
 
-web/node_modules/.package-lock.json: web/package-lock.json
-	cd web && npm ci --silent --no-audit --no-fund </dev/null
+# npm writes this file last, so it is the stamp of a complete installation.
+%/node_modules/.package-lock.json: %/package-lock.json | setup
+	cd $* && npm ci --silent --no-audit --no-fund </dev/null
 
 web/dist/index.html: web/node_modules/.package-lock.json $(WEB_SOURCES)
 	cd web && npm run --silent build
@@ -53,5 +58,6 @@ setup-test: ## install what testing needs and is missing
 	@scripts/setup.sh test
 
 $(DENY):
-	@echo "missing: cargo-deny $(DENY_VERSION); installing into $(TOOLS)"
-	cargo install --quiet --locked cargo-deny --version $(DENY_VERSION) --root $(TOOLS)
+	@echo "missing: cargo-deny $(DENY_VERSION); installing into $(DENY_ROOT)"
+	# Unoptimised: it builds in a fraction of the time and runs for a second.
+	cargo install --quiet --debug --locked cargo-deny --version $(DENY_VERSION) --root $(DENY_ROOT)

@@ -27,6 +27,7 @@ use crate::config::Demo;
 use crate::config::{Config, Http};
 use crate::hub::Registry;
 use crate::net::addresses::own_addresses;
+use crate::net::files::raise_open_files;
 use crate::net::tcp::{Limits, Server, listen};
 use crate::net::tls::Certificate;
 use crate::qos::Metrics;
@@ -44,6 +45,9 @@ const STOP_MARGIN: Duration = Duration::from_secs(2);
 
 /// Connections at once on the admin listener and the dealer's: scrapers and probes.
 const FEW_CONNECTIONS: usize = 64;
+
+/// Sockets of listeners and media, the runtime's own, certificates, logs.
+const FILES_BESIDES_CONNECTIONS: usize = 256;
 
 /// A free port of loopback.
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -69,6 +73,9 @@ pub struct App {
     health: Arc<Health>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    /// The admin listener ends last: until then it says that the gateway is stopping.
+    stop_admin: watch::Sender<bool>,
+    admin_task: JoinSet<()>,
     stop_bound: Duration,
 }
 
@@ -86,7 +93,7 @@ impl App {
         // The data path: hub, ways in and out.
         let registry = Registry::new(config.media.max_tables);
         let pool = media::start(config, announced.clone(), clock, metrics.clone())?;
-        let hls = config.hls.enabled.then(|| parts::hls(&config.hls, &registry, clock));
+        let hls = config.hls.enabled.then(|| parts::hls(config, &registry));
         if let Some(hls) = hls.clone() {
             tasks.spawn(hls.run(stopped(stopping.clone())));
         }
@@ -131,9 +138,12 @@ impl App {
             health,
             stop,
             tasks,
+            stop_admin: watch::channel(false).0,
+            admin_task: JoinSet::new(),
             stop_bound: config.http.shutdown_timeout + STOP_MARGIN,
         };
         let limits = limits(&config.http);
+        warn_of_few_files(limits.max_connections);
         let few = Limits { max_connections: FEW_CONNECTIONS, ..limits };
         let acceptor = certificate.map(|certificate| certificate.acceptor()).transpose()?;
         if let Some(plain) = plain {
@@ -142,10 +152,10 @@ impl App {
         }
         let server = Server::new(public_router, acceptor, limits);
         parts::add_server_source(&metrics, "public", &server);
-        app.tasks.spawn(server.run(http, stopping.clone()));
+        app.tasks.spawn(server.run(http, stopping));
         let server = Server::new(admin_router, None, few);
         parts::add_server_source(&metrics, "admin", &server);
-        app.tasks.spawn(server.run(vec![admin], stopping));
+        app.admin_task.spawn(server.run(vec![admin], app.stop_admin.subscribe()));
 
         app.health.advance(Phase::Running);
         app.log_ready();
@@ -185,6 +195,11 @@ impl App {
         let all_ended = async { while self.tasks.join_next().await.is_some() {} };
         if timeout(self.stop_bound, all_ended).await.is_err() {
             tracing::warn!("some tasks did not end in time");
+        }
+        self.stop_admin.send_replace(true);
+        let admin_ended = async { while self.admin_task.join_next().await.is_some() {} };
+        if timeout(STOP_MARGIN, admin_ended).await.is_err() {
+            tracing::debug!("the admin listener did not end in time");
         }
         tracing::info!("stopped");
     }
@@ -301,6 +316,19 @@ fn limits(http: &Http) -> Limits {
         max_connections: http.max_connections,
         header_timeout: http.header_timeout,
         shutdown_timeout: http.shutdown_timeout,
+    }
+}
+
+/// Raises the limit on open files as far as may be, and says when it is too low: a
+/// gateway out of descriptors accepts nobody.
+fn warn_of_few_files(max_connections: usize) {
+    let wanted = (max_connections + FILES_BESIDES_CONNECTIONS) as u64;
+    if let Some(limit) = raise_open_files().filter(|limit| *limit < wanted) {
+        tracing::warn!(
+            limit,
+            wanted,
+            "the limit on open files (ulimit -n) is below what http.max_connections may need"
+        );
     }
 }
 

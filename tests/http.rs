@@ -93,6 +93,23 @@ async fn pages_of_other_origins_may_use_it() {
 }
 
 #[tokio::test]
+async fn players_of_other_origins_may_read_ranges_of_media() {
+    let app = start("").await;
+    let (client, url) = (Client::new(), format!("{}/hls/none/index.m3u8", public(&app)));
+    let get = client.get(&url).send().await.unwrap();
+    let exposed = get.headers()["access-control-expose-headers"].to_str().unwrap();
+    for name in ["Content-Range", "Content-Length", "Retry-After", "ETag"] {
+        assert!(exposed.contains(name), "{name} is not in {exposed}");
+    }
+    let preflight = client.request(Method::OPTIONS, &url).header("Origin", "https://x.example");
+    let preflight = preflight.header("Access-Control-Request-Method", "GET").send().await.unwrap();
+    assert_eq!(preflight.status(), StatusCode::NO_CONTENT);
+    let allowed = preflight.headers()["access-control-allow-headers"].to_str().unwrap();
+    assert!(allowed.contains("Range"), "{allowed}");
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn pages_come_with_a_strict_policy_and_are_not_sent_twice() {
     let app = start("").await;
     let (client, base) = (Client::new(), public(&app));
@@ -232,4 +249,41 @@ async fn a_taken_port_is_named() {
     let error = App::start(&second, Options::default()).await.err().expect("the port is taken");
     assert!(error.to_string().contains(&app.http()[0].to_string()), "{error:#}");
     app.stop().await;
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_is_ended() {
+    let app = start("header_timeout = \"100ms\"\n").await;
+    let mut stream = TcpStream::connect(app.http()[0]).await.unwrap();
+    // Preface, empty SETTINGS, and HEADERS with END_STREAM and END_HEADERS: GET / of
+    // http, all from the static table (RFC 7541 appendix A), and then nothing more.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    stream.write_all(&[0, 0, 3, 1, 5, 0, 0, 0, 1, 0x82, 0x84, 0x86]).await.unwrap();
+    let mut answer = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer));
+    let _ = end.await.expect("the connection is still open");
+    assert!(answer.len() > 100, "it was answered before");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn probes_see_that_it_stops() {
+    let app = start("shutdown_timeout = \"1s\"\n").await;
+    let mut stuck = TcpStream::connect(app.http()[0]).await.unwrap();
+    let head = b"POST /api/tables HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx";
+    stuck.write_all(head).await.unwrap();
+    let url = format!("http://{}/healthz/ready", app.admin());
+    let client = Client::new();
+    // Answered, so the stuck request has been taken in as well.
+    assert_eq!(client.get(&url).send().await.unwrap().status(), StatusCode::OK);
+    let stop = tokio::spawn(app.stop());
+    loop {
+        let ready = client.get(&url).send().await.expect("the admin listener has gone first");
+        if ready.status() == StatusCode::SERVICE_UNAVAILABLE {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    stop.await.unwrap();
 }

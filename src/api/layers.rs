@@ -22,7 +22,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_DETAIL: usize = 1024;
 
 /// Headers that a page of another origin may read.
-const EXPOSED: &str = "Location, ETag, Link, Retry-After, Accept-Post, Accept-Patch";
+const EXPOSED: &str = "Location, ETag, Link, Retry-After, Accept-Post, Accept-Patch, \
+    Content-Length, Content-Range, traceparent";
 
 /// Methods and headers that a page of another origin may use.
 const ALLOWED_METHODS: &str = "GET, HEAD, POST, PATCH, DELETE, OPTIONS";
@@ -58,7 +59,8 @@ pub(super) async fn observe(
         let mut response = next.run(request).await;
         let status = response.status();
         observer.metrics.http_request(observer.listener, route, status.as_u16());
-        if status.is_server_error() {
+        // 503 is how the gateway says "later"; it is counted, and no cause for alarm.
+        if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
             tracing::warn!(status = status.as_u16(), "request failed");
         } else {
             tracing::debug!(status = status.as_u16(), "request answered");
@@ -177,7 +179,7 @@ pub(super) async fn body_limit(
     }
 }
 
-fn too_long(limit: usize) -> Problem {
+pub(super) fn too_long(limit: usize) -> Problem {
     let (kind, title) = kind_of(StatusCode::PAYLOAD_TOO_LARGE);
     let detail = format!("A request's body may have {limit} bytes.");
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, kind, title, detail)

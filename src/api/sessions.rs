@@ -289,14 +289,9 @@ pub(super) fn check_precondition(headers: &HeaderMap, ufrag: &str) -> Result<(),
 }
 
 async fn read_text(body: Body) -> Result<String, Problem> {
-    let bytes = axum::body::to_bytes(body, MAX_SDP_BYTES).await.map_err(|_| {
-        Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body-too-large",
-            "The body is too large",
-            format!("A session description may have at most {MAX_SDP_BYTES} bytes."),
-        )
-    })?;
+    let bytes = axum::body::to_bytes(body, MAX_SDP_BYTES)
+        .await
+        .map_err(|_| super::layers::too_long(MAX_SDP_BYTES))?;
     String::from_utf8(bytes.into())
         .map_err(|_| bad_sdp("The body cannot be read", "it is not UTF-8 text"))
 }

@@ -10,19 +10,20 @@ use crate::egress::hls::{Hls, HlsSettings};
 use crate::hub::{Registry, TableName};
 use crate::net::tcp::Server;
 use crate::qos::{Metrics, Scrape, Transport, names};
-use crate::time::Clock;
 use crate::worker::MediaPool;
 
 /// Makes the LL-HLS packager; it packages once its `run` runs.
-pub(super) fn hls(hls: &config::Hls, registry: &Arc<Registry>, clock: Clock) -> Arc<Hls> {
+pub(super) fn hls(config: &config::Config, registry: &Arc<Registry>) -> Arc<Hls> {
+    let hls = &config.hls;
     let settings = HlsSettings {
         part_target: hls.part,
         segment_target: hls.segment,
         window: hls.window,
         max_window_bytes: hls.max_window_bytes,
+        max_lingering: config.media.max_tables,
         ..HlsSettings::default()
     };
-    Hls::new(settings, registry.clone(), clock)
+    Hls::new(settings, registry.clone())
 }
 
 /// How many watch a table over a transport.
@@ -85,6 +86,7 @@ fn scrape_hls(scrape: &mut Scrape, hls: &Hls) {
     scrape.count(&names::HLS_HOLD_FAILED, &["timed_out"], read(&stats.timed_out_requests));
     scrape.count(&names::HLS_HOLD_FAILED, &["refused"], read(&stats.refused_requests));
     scrape.count(&names::HLS_BYTES, &[], read(&stats.bytes_out));
+    scrape.count(&names::HLS_KEYFRAMES, &[], read(&stats.keyframes_asked));
     scrape.count(&names::HLS_PARTS, &[], read(&stats.parts));
     scrape.count(&names::HLS_SEGMENTS, &[], read(&stats.segments));
     scrape.count(&names::HLS_FRAMES_DROPPED, &["queue"], read(&stats.frames_dropped_queue));

@@ -15,6 +15,7 @@ use super::value::{
     socket_address,
 };
 use crate::hub::TableName;
+use crate::webrtc::sdp::MAX_SDP_BYTES;
 
 /// A whole, checked configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -174,7 +175,7 @@ fn http(mut s: Section<'_, '_>) -> Http {
     let certificate = s.read("tls_certificate", "PEM certificate chain, read again when it changes; \"\" serves plain HTTP.", r#""""#, optional_path);
     let key = s.read("tls_key", "PEM private key of the certificate.", r#""""#, optional_path);
     let max_connections = s.read("max_connections", "Connections open at once; more are answered 503.", "10_000", number(1..=1_000_000));
-    let max_body_bytes = s.read("max_body_bytes", "Longest request body (an SDP offer is a few KiB); longer ones are answered 413.", "65_536", number(1024..=16 << 20));
+    let max_body_bytes = s.read("max_body_bytes", "Longest request body (an SDP offer is a few KiB); longer ones are answered 413.", "65_536", number(1024..=MAX_SDP_BYTES as i64));
     let header_timeout = s.read("header_timeout", "How long a client may take to send a request's head, and to stay idle between two.", r#""15s""#, duration(ms(100)..=ms(3_600_000)));
     let shutdown_timeout = s.read("shutdown_timeout", "How long open requests may take to end when the gateway stops.", r#""5s""#, duration(ms(0)..=ms(3_600_000)));
     let tls = match (certificate, key) {
@@ -195,7 +196,7 @@ fn admin(mut s: Section<'_, '_>) -> Admin {
 
 #[rustfmt::skip]
 fn media(mut s: Section<'_, '_>) -> Media {
-    Media {
+    let media = Media {
         port: s.read("port", "The one UDP port of all WebRTC media; 0 takes a free one.", "8443", number(0..=65_535)),
         addresses: s.read("addresses", "Addresses announced to browsers; [] takes those of the default routes, or loopback without any.", "[]", list(0, ip_address)),
         workers: s.read("workers", "Media threads; 0 is one per core.", "0", number(0..=1024)),
@@ -209,7 +210,11 @@ fn media(mut s: Section<'_, '_>) -> Media {
         playout_delay_min: s.read("playout_delay_min", "Least playout delay that viewers' players are asked for.", r#""0ms""#, duration(ms(0)..=ms(40_000))),
         playout_delay_max: s.read("playout_delay_max", "Most playout delay that viewers' players are asked for; raises the resilience to jitter.", r#""150ms""#, duration(ms(0)..=ms(40_000))),
         socket_buffer_bytes: s.read("socket_buffer_bytes", "Kernel receive and send buffer of each media socket; the kernel's own limits (net.core.rmem_max, wmem_max) hold.", "4_194_304", number(65_536..=BUFFER_MAX)),
+    };
+    if media.playout_delay_min > media.playout_delay_max {
+        s.refuse("playout_delay_min", &Refusal::new("more than the most", "media.playout_delay_max or less"));
     }
+    media
 }
 
 #[rustfmt::skip]
@@ -239,11 +244,16 @@ fn log(mut s: Section<'_, '_>) -> Log {
 
 #[rustfmt::skip]
 fn demo(mut s: Section<'_, '_>) -> Demo {
-    Demo {
+    let demo = Demo {
         table: s.read("table", "The table that `railbird demo` publishes.", r#""demo""#, parsed("a table name: 1 to 64 of A-Z a-z 0-9 _ -")),
-        width: s.read("width", "Picture width in pixels.", "1280", number(160..=3840)),
-        height: s.read("height", "Picture height in pixels.", "720", number(90..=2160)),
+        width: s.read("width", "Picture width in pixels.", "1280", number(320..=3840)),
+        height: s.read("height", "Picture height in pixels.", "720", number(180..=2160)),
         fps: s.read("fps", "Frames per second.", "30", number(1..=60)),
         bitrate: s.read("bitrate", "Video bitrate in bit/s.", "2_500_000", number(100_000..=50_000_000)),
+    };
+    // What the dealer's capture strip of 40 x 22.5 cells needs in whole pixels.
+    if !demo.width.is_multiple_of(32) || demo.width * 9 != demo.height * 16 {
+        s.refuse("width", &Refusal::new(format!("{}x{} is no picture of the dealer's", demo.width, demo.height), "16:9 with a width that is a multiple of 32"));
     }
+    demo
 }

@@ -27,7 +27,11 @@ pub fn load(file: Option<&Path>) -> Result<Config, ConfigErrors> {
             (name, text)
         }
     };
-    parse(&name, &text, std::env::vars())
+    // `vars` would panic on one that is not Unicode; its name is none of ours.
+    let environment = std::env::vars_os().filter_map(|(name, value)| {
+        Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+    });
+    parse(&name, &text, environment)
 }
 
 /// Reads the configuration from `text`; `name` stands for the file in errors and

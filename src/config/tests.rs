@@ -78,6 +78,9 @@ fn values_that_contradict_each_other_are_refused() {
     let found = errors("[hls]\npart = \"2s\"\nwindow = \"3s\"\n", &[]);
     assert!(found[0].starts_with("x.toml:2:8: hls.part: a part as long as a segment"));
     assert!(found[1].starts_with("x.toml:3:10: hls.window: the window is too short"));
+    let found = errors("[media]\nplayout_delay_min = \"1s\"\n[demo]\nwidth = 1300\n", &[]);
+    assert!(found[0].starts_with("x.toml:2:21: media.playout_delay_min: more than the most"));
+    assert!(found[1].starts_with("x.toml:4:9: demo.width: 1300x720 is no picture"));
 }
 
 #[test]

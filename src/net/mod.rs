@@ -1,6 +1,8 @@
 //! Sockets: the media port, and HTTP with and without TLS.
 
+mod activity;
 pub mod addresses;
+pub mod files;
 pub mod tcp;
 pub mod tls;
 pub mod udp;

@@ -2,8 +2,8 @@
 //!
 //! What a client can do to a connection is bounded here: how many there are, how
 //! long the first request may take (TLS handshake and HTTP/2 preface included),
-//! how big a head may be, how long unread answers may lie in the kernel, and how
-//! long a stop waits. What a request may do is bounded by the router.
+//! how big a head may be, how long a connection may be idle or leave its answers
+//! unread, and how long a stop waits. What a request may do is bounded by the router.
 //! HTTP/1.1: RFC 9112; HTTP/2: RFC 9113, by ALPN over TLS or prior knowledge without.
 #![allow(clippy::disallowed_methods, reason = "an I/O shell: it waits on the runtime's clock")]
 
@@ -11,7 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -25,9 +25,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
+
+use super::activity::Activity;
 
 /// Connections that may wait for `accept`; more are refused by the kernel.
 const BACKLOG: i32 = 1024;
@@ -44,8 +46,8 @@ const MAX_STREAM_BUFFER: usize = 256 * 1024;
 /// An HTTP/2 client that answers no ping for so long is gone.
 const PING: Duration = Duration::from_secs(20);
 
-/// A client that takes no byte for so long is disconnected by the kernel, whether
-/// it is gone or keeps its window shut.
+/// A client that takes no byte for so long is disconnected: by the kernel when the
+/// connection stands still, by [`Activity`] when HTTP/2 keeps its streams' windows shut.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pause after a failed `accept`: out of descriptors is the usual cause, and
@@ -217,7 +219,12 @@ impl Server {
         let Some(tls) = &self.tls else {
             return self.drive(stream, peer, stop).await;
         };
-        match timeout(self.limits.header_timeout, tls.accept(stream)).await {
+        let mut stopping = stop.clone();
+        let handshake = tokio::select! {
+            handshake = timeout(self.limits.header_timeout, tls.accept(stream)) => handshake,
+            () = stopped(&mut stopping) => return,
+        };
+        match handshake {
             Ok(Ok(stream)) => self.drive(stream, peer, stop).await,
             Ok(Err(error)) => {
                 self.stats.tls.fetch_add(1, Ordering::Relaxed);
@@ -233,19 +240,23 @@ impl Server {
     where
         TokioIo<Io>: rt::Read + rt::Write + Unpin + Send + 'static,
     {
-        let requested = Arc::new(AtomicBool::new(false));
+        let activity = Arc::new(Activity::default());
         let service = {
-            let requested = requested.clone();
+            let activity = activity.clone();
             service_fn(move |mut request: Request<Incoming>| {
-                requested.store(true, Ordering::Relaxed);
+                let stream = activity.begin();
                 request.extensions_mut().insert(PeerAddr(peer));
-                self.router.clone().oneshot(request)
+                let response = self.router.clone().oneshot(request);
+                async move { response.await.map(|response| stream.watch(response)) }
             })
         };
         let builder = self.protocol();
         let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
-        let mut first_request = pin!(sleep(self.limits.header_timeout));
-        let (mut watching, mut stopping) = (true, false);
+        let period = self.limits.header_timeout;
+        let mut look_at = interval_at(Instant::now() + period, period);
+        look_at.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let unread_periods = UNREAD_TIMEOUT.as_millis().div_ceil(period.as_millis().max(1)) as u32;
+        let (mut quiet_periods, mut stopping) = (0, false);
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
@@ -254,11 +265,19 @@ impl Server {
                     }
                     return;
                 }
-                () = first_request.as_mut(), if watching => {
-                    watching = false;
-                    if !requested.load(Ordering::Relaxed) {
+                _ = look_at.tick() => {
+                    quiet_periods = if activity.take_progress() { 0 } else { quiet_periods + 1 };
+                    let asked_nothing = activity.requests() == 0;
+                    let left_unread = quiet_periods > unread_periods && !activity.is_handling();
+                    if asked_nothing || left_unread {
                         self.stats.slow.fetch_add(1, Ordering::Relaxed);
                         return;
+                    }
+                    match (activity.is_idle(), quiet_periods) {
+                        (false, _) | (true, 0) => {}
+                        // What is buffered may still leave.
+                        (true, 1) => connection.as_mut().graceful_shutdown(),
+                        (true, _) => return,
                     }
                 }
                 () = stopped(&mut stop), if !stopping => {

@@ -91,6 +91,7 @@ families! {
     HLS_HELD Gauge "railbird_hls_held_requests" [] "Requests that wait for a part or playlist to come.";
     HLS_HOLD_FAILED Counter "railbird_hls_hold_failures_total" ["reason"] "Requests that were not held to their end: held too long, or too many held.";
     HLS_BYTES Counter "railbird_hls_bytes_total" [] "Bytes of LL-HLS answers' bodies.";
+    HLS_KEYFRAMES Counter "railbird_hls_keyframe_requests_total" [] "Keyframes asked for by the packagers, before throttling.";
     HLS_PARTS Counter "railbird_hls_parts_total" [] "Parts made.";
     HLS_SEGMENTS Counter "railbird_hls_segments_total" [] "Segments completed.";
     HLS_FRAMES_DROPPED Counter "railbird_hls_frames_dropped_total" ["reason"] "Frames that no part holds.";

@@ -20,7 +20,7 @@ const PASSING_STATUS = new Set([400, 404, 503]);
 /** Opens the stream and resolves when the first picture is on the screen. */
 export async function openHls(table: string, video: HTMLVideoElement, signal: AbortSignal): Promise<Playback> {
   const url = `/hls/${table}/index.m3u8`;
-  const { default: HlsJs } = await import('hls.js');
+  const { default: HlsJs } = await import('hls.js').catch(onMissingChunk);
   signal.throwIfAborted();
   video.srcObject = null;
   const playback = HlsJs.isSupported()
@@ -36,6 +36,21 @@ export async function openHls(table: string, video: HTMLVideoElement, signal: Ab
     playback.close();
     throw error;
   }
+}
+
+/** A gateway of another version has other chunks: the page asks for the new ones, once. */
+function onMissingChunk(error: unknown): never {
+  const RELOADED_KEY = 'railbird.reloaded';
+  try {
+    const last = Number(sessionStorage.getItem(RELOADED_KEY) ?? 0);
+    if (navigator.onLine && Date.now() - last > 60_000) {
+      sessionStorage.setItem(RELOADED_KEY, String(Date.now()));
+      location.reload();
+    }
+  } catch {
+    // Without storage a reload could not be told from the one before it.
+  }
+  throw error;
 }
 
 function retry(times: number): RetryConfig {
@@ -194,6 +209,13 @@ class NativePlayback extends ElementPlayback {
       .catch(resolve);
     const failed = () => resolve(new TransportError('lost', video.error?.message ?? 'cannot be played'));
     video.addEventListener('error', failed, { signal: this.stopped.signal });
+  }
+
+  override close(): void {
+    super.close();
+    // Without a source the element stops downloading.
+    this.video.removeAttribute('src');
+    this.video.load();
   }
 
   protected override fill(stats: PlaybackStats): void {

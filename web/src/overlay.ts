@@ -47,6 +47,8 @@ export class Overlay {
     this.#video = video;
     this.#player = player;
     this.#cells = ROWS.map(([text]) => ({ label: make('dt', {}, text), value: make('dd') }));
+    // What was read belongs to the stream before.
+    player.addEventListener('change', () => (this.glassToGlassMs = null));
     list.append(...this.#cells.flatMap(({ label, value }) => [label, value]));
   }
 

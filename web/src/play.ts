@@ -17,6 +17,23 @@ const STATE_TEXT: Record<PlayerState, [word: string, sentence: string]> = {
 
 const VOLUME_KEY = 'railbird.volume';
 
+/** Storage may be forbidden, and then throws at a touch. */
+function storedVolume(): number {
+  try {
+    return Number(localStorage.getItem(VOLUME_KEY) ?? 1);
+  } catch {
+    return 1;
+  }
+}
+
+function storeVolume(volume: string): void {
+  try {
+    localStorage.setItem(VOLUME_KEY, volume);
+  } catch {
+    // The next visit starts at full volume.
+  }
+}
+
 function main(): void {
   const table = tableFromPath(location.pathname);
   if (table === null) return location.replace('/');
@@ -63,7 +80,7 @@ function wireSound(video: HTMLVideoElement): void {
   const unmute = byId<HTMLButtonElement>('unmute');
   const mute = byId<HTMLButtonElement>('mute');
   const volume = byId<HTMLInputElement>('volume');
-  const stored = Number(localStorage.getItem(VOLUME_KEY) ?? 1);
+  const stored = storedVolume();
   video.volume = stored >= 0 && stored <= 1 ? stored : 1;
   const show = () => {
     const silent = video.muted || video.volume === 0;
@@ -83,7 +100,7 @@ function wireSound(video: HTMLVideoElement): void {
   volume.addEventListener('input', () => {
     video.volume = Number(volume.value);
     video.muted = video.volume === 0;
-    localStorage.setItem(VOLUME_KEY, volume.value);
+    storeVolume(volume.value);
   });
   video.addEventListener('volumechange', show);
   show();

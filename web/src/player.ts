@@ -6,7 +6,7 @@
 import { GatewayError } from './api.ts';
 import { openHls } from './hls-player.ts';
 import { TransportError, emptyStats, type Playback, type PlaybackStats, type Transport } from './playback.ts';
-import { Backoff, Wakeup } from './reconnect.ts';
+import { Backoff, STABLE_MS, Wakeup } from './reconnect.ts';
 import { openWhep } from './whep.ts';
 
 export type PlayerState =
@@ -97,7 +97,9 @@ export class Player extends EventTarget {
       }
       this.#playback = playback;
       this.#onPicture();
+      const stable = setTimeout(() => !signal.aborted && this.#onStable(), STABLE_MS);
       const reason = await playback.ended;
+      clearTimeout(stable);
       playback.close();
       if (this.#playback === playback) this.#playback = null;
       return reason;
@@ -108,10 +110,13 @@ export class Player extends EventTarget {
 
   #onPicture(): void {
     this.firstFrameMs ??= performance.now();
-    this.#failures = 0;
-    this.#backoff.reset();
     if (this.transport === 'webrtc') this.#webrtcWorked = true;
     this.#set('playing', '');
+  }
+
+  #onStable(): void {
+    this.#failures = 0;
+    this.#backoff.reset();
   }
 
   /** Decides what comes after a failure. Returns how long to wait, milliseconds. */
@@ -135,7 +140,8 @@ export class Player extends EventTarget {
     if (error.status === 406 && this.transport === 'webrtc') {
       return this.#fallBack('this browser and the table share no WebRTC codec');
     }
-    if (error.status === 404) {
+    // 409: the publisher is connecting; no media has come yet.
+    if (error.status === 404 || error.kind === 'table-not-live-yet') {
       this.#failures = 0;
       this.#set('waiting', '');
     } else {

@@ -31,6 +31,8 @@ const preview = byId<HTMLVideoElement>('preview');
 const field = <T extends HTMLInputElement | HTMLSelectElement>(id: string) => byId<T>(id);
 
 let stream: MediaStream | null = null;
+/** Counts previews asked for and given up: an answer to an older one is not wanted any more. */
+let generation = 0;
 /** The choice in use; its bitrate may change while on the air. */
 let choice: EncodingChoice | null = null;
 
@@ -57,12 +59,19 @@ function encodingChoice(): EncodingChoice {
 const tableName = () => field('table').value.trim();
 
 async function openPreview(): Promise<boolean> {
+  const mine = ++generation;
   release(stream);
+  stream = null;
   setText(byId('error'), '');
   try {
-    stream = await capture(captureChoice());
+    const captured = await capture(captureChoice());
+    if (mine !== generation) {
+      release(captured);
+      return false;
+    }
+    stream = captured;
   } catch (error) {
-    stream = null;
+    if (mine !== generation) return false;
     setText(byId('error'), captureErrorText(error));
   }
   preview.srcObject = stream;
@@ -70,7 +79,7 @@ async function openPreview(): Promise<boolean> {
   // "Stop sharing" in the browser's own bar ends the publication as well.
   stream?.getVideoTracks()[0]?.addEventListener('ended', stop);
   await listDevices();
-  return stream !== null;
+  return mine === generation && stream !== null;
 }
 
 async function start(): Promise<void> {
@@ -84,6 +93,7 @@ async function start(): Promise<void> {
 }
 
 function stop(): void {
+  generation++;
   publisher.stop();
   release(stream);
   stream = null;

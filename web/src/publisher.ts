@@ -4,7 +4,7 @@
 
 import { GatewayError } from './api.ts';
 import type { EncodingChoice } from './encodings.ts';
-import { Backoff, Wakeup } from './reconnect.ts';
+import { Backoff, STABLE_MS, Wakeup } from './reconnect.ts';
 import type { PublicationStats } from './rtc-stats.ts';
 import { openWhip, type Publication } from './whip.ts';
 
@@ -74,9 +74,10 @@ export class Publisher extends EventTarget {
         const publication = await openWhip(table, tabToken(), stream, choice, signal);
         if (signal.aborted) return publication.close();
         this.#publication = publication;
-        backoff.reset();
         this.#set('live', '');
+        const stable = setTimeout(() => backoff.reset(), STABLE_MS);
         failure = await publication.ended;
+        clearTimeout(stable);
         publication.close();
         this.#publication = null;
       } catch (error) {

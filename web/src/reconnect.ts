@@ -6,6 +6,9 @@
 const FLOOR_MS = 300;
 const CEILING_MS = 5_000;
 
+/** A success counts only when it lasted: a stream that is lost at once each time must not be hammered. */
+export const STABLE_MS = 10_000;
+
 /** Waits that double, each drawn from the upper half of its range. */
 export class Backoff {
   #attempt = 0;

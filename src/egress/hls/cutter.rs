@@ -6,6 +6,11 @@
 //! that would take it past PART-TARGET (rfc8216bis §4.4.3.7: no part is longer),
 //! a segment when the caller says so or before the sample that would take it
 //! past the limit.
+//!
+//! A sample that alone lasts longer than PART-TARGET (a shared screen that sends a
+//! frame a second) keeps its duration in the media, so that players meet no hole.
+//! Its part says PART-TARGET, which is less than it holds; its segment, which the
+//! caller ends with it, says the truth. AVPlayer refuses longer parts.
 
 use std::collections::VecDeque;
 
@@ -44,8 +49,11 @@ pub struct Input {
 pub struct PartMedia {
     /// One `moof` + `mdat`.
     pub data: Bytes,
-    /// Sum of its samples' durations, in ticks.
+    /// What a playlist says of it, in ticks; never more than PART-TARGET.
     pub duration: u64,
+    /// Sum of its samples' durations, in ticks; more than `duration` only when one
+    /// sample alone is longer than PART-TARGET.
+    pub ticks: u64,
     /// Its first sample is a random access point.
     pub independent: bool,
     /// How many samples it has.
@@ -100,7 +108,7 @@ impl Cutter {
     /// first of a new segment.
     pub fn push(&mut self, next: Input, starts_segment: bool) {
         if let Some(held) = self.held.take() {
-            let duration = next.time.saturating_sub(held.time).min(self.rules.part_target);
+            let duration = next.time.saturating_sub(held.time).min(self.rules.segment_limit);
             self.append(held, duration);
             if starts_segment {
                 self.end_segment();
@@ -142,7 +150,8 @@ impl Cutter {
     }
 
     fn append(&mut self, sample: Input, duration: u64) {
-        if self.would_cross(duration) {
+        // A stretched sample does not fit in any part: it may as well complete this one.
+        if duration <= self.rules.part_target && self.would_cross(duration) {
             self.end_part();
         }
         if self.segment.is_some_and(|(ticks, _)| ticks + duration > self.rules.segment_limit) {
@@ -180,7 +189,8 @@ impl Cutter {
         match fmp4::fragment(self.sequence, self.part_start, &self.part) {
             Ok(data) => self.out.push_back(Cut::Part(PartMedia {
                 data,
-                duration: self.part_ticks,
+                duration: self.part_ticks.min(self.rules.part_target),
+                ticks: self.part_ticks,
                 independent,
                 samples: self.part.len() as u32,
             })),

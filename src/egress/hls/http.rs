@@ -14,8 +14,7 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use axum::routing::get;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
@@ -35,33 +34,13 @@ const MEDIA_TYPE: &str = "video/mp4";
 const PLAYLIST_CACHING: &str = "no-cache";
 const MEDIA_CACHING: &str = "public, max-age=31536000, immutable";
 
-/// The public routes: `/hls/{table}/index.m3u8` and what is below it.
+/// The public routes: `/hls/{table}/index.m3u8` and what is below it. CORS is the
+/// public router's.
 pub fn router(hls: Arc<Hls>) -> Router {
     Router::new()
-        .route("/hls/{table}/index.m3u8", get(multivariant).options(preflight))
-        .route("/hls/{table}/{rendition}/{file}", get(below).options(preflight))
-        .layer(axum::middleware::map_response(cors))
+        .route("/hls/{table}/index.m3u8", get(multivariant))
+        .route("/hls/{table}/{rendition}/{file}", get(below))
         .with_state(hls)
-}
-
-/// A page from anywhere may play.
-async fn cors(mut response: Response<Body>) -> Response<Body> {
-    let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    let exposed = "Content-Length, Content-Range, Retry-After";
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
-    response
-}
-
-async fn preflight() -> Response<Body> {
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    let headers = response.headers_mut();
-    let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
-    set(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS");
-    set(header::ACCESS_CONTROL_ALLOW_HEADERS, "*");
-    set(header::ACCESS_CONTROL_MAX_AGE, "86400");
-    set(header::ALLOW, "GET, HEAD, OPTIONS");
-    response
 }
 
 async fn multivariant(
@@ -81,8 +60,13 @@ async fn below(
     State(hls): State<Arc<Hls>>,
     Path((table, rendition, file)): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    method: Method,
+    mut headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
+    if method == Method::HEAD {
+        // RFC 9110 §14.2: ranges are defined for GET only.
+        headers.remove(header::RANGE);
+    }
     let live = find(&hls, &table)?;
     let rendition = live.rendition(&rendition).ok_or_else(|| no_such("rendition"))?;
     if file == "index.m3u8" {
@@ -318,8 +302,8 @@ fn playlist_response(stats: &HlsStats, rendered: &Rendered, asked: &HeaderMap) -
     response
 }
 
-/// RFC 9110 §12.5.3; `gzip;q=0` is a refusal.
-pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
+/// Whether a client takes gzip (RFC 9110 §12.5.3); `gzip;q=0` is a refusal.
+pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter();
     values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
         |coding| {

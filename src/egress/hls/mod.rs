@@ -26,11 +26,11 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
@@ -38,14 +38,21 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::codec::{Codec, MediaKind};
 use crate::hub::{Registry, RegistryEvent, Stream, TableName};
 use crate::media::{LayerId, TrackInfo};
-use crate::time::Clock;
 
-pub use http::router;
+pub use http::{accepts_gzip, router};
 use packager::{Live, Packager, Source};
 use segmenter::RenditionSource;
 
 /// A stream that is too busy to take a subscription is asked again after this long.
 const SUBSCRIBE_RETRY: Duration = Duration::from_millis(100);
+
+/// A simulcast stream whose layers have not all shown their size is looked at again
+/// after this long…
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// …and so often; then the largest of those that sent a keyframe is taken. Which
+/// layer's packet came first is chance, and the choice holds for the publication.
+const MAX_LOOKS: u32 = 10;
 
 /// How LL-HLS is made and served. Checked by the configuration, not here.
 #[derive(Debug, Clone)]
@@ -61,6 +68,8 @@ pub struct HlsSettings {
     pub max_window_bytes: usize,
     /// How long an ended stream can still be fetched.
     pub linger: Duration,
+    /// Ended streams that can be fetched at once; past it the oldest goes early.
+    pub max_lingering: usize,
     /// How long a request may wait for a stream that has just started.
     pub start_wait: Duration,
     /// Requests that may be held at once, over all tables; more get 503.
@@ -75,6 +84,7 @@ impl Default for HlsSettings {
             window: Duration::from_secs(30),
             max_window_bytes: 64 << 20,
             linger: Duration::from_secs(30),
+            max_lingering: 200,
             start_wait: Duration::from_secs(5),
             max_held_requests: 20_000,
         }
@@ -112,47 +122,102 @@ pub struct HlsStats {
     pub frames_dropped_unusable: AtomicU64,
     /// Keyframes asked for.
     pub keyframes_asked: AtomicU64,
-    /// From capture of the newest part's newest frame to its publication, in
-    /// microseconds (a gauge).
-    pub publish_delay_micros: AtomicU64,
 }
 
 /// The LL-HLS side of the gateway. Shared as `Arc<Hls>`.
 pub struct Hls {
     settings: HlsSettings,
     registry: Arc<Registry>,
-    clock: Clock,
     stats: Arc<HlsStats>,
-    /// Live tables and those that lingeringly ended; bounded by the registry's
-    /// bound on tables, because a table has one entry.
-    tables: Mutex<HashMap<TableName, Arc<Live>>>,
+    tables: Mutex<Tables>,
+}
+
+/// Bounded by the registry's bound on tables and [`HlsSettings::max_lingering`].
+#[derive(Default)]
+struct Tables {
+    /// Live tables and those that ended a short while ago.
+    by_name: HashMap<TableName, Arc<Live>>,
+    /// Those that ended, the oldest first.
+    lingering: VecDeque<Weak<Live>>,
+}
+
+impl Tables {
+    /// Unlists a table unless another publication took its place.
+    fn forget(&mut self, live: &Arc<Live>) {
+        if self.by_name.get(&live.table).is_some_and(|current| Arc::ptr_eq(current, live)) {
+            self.by_name.remove(&live.table);
+        }
+        self.lingering.retain(|other| other.as_ptr() != Arc::as_ptr(live));
+    }
+
+    fn linger(&mut self, live: &Arc<Live>, max: usize) {
+        self.lingering.push_back(Arc::downgrade(live));
+        while self.lingering.len() > max {
+            let oldest = self.lingering.pop_front().and_then(|oldest| oldest.upgrade());
+            if let Some(oldest) = oldest {
+                self.forget(&oldest);
+            }
+        }
+    }
+}
+
+/// A live stream whose layer is not chosen yet, and how often it was looked at.
+struct Undecided {
+    stream: Arc<Stream>,
+    looks: u32,
 }
 
 impl Hls {
     /// The service; [`Self::run`] makes it follow the registry.
-    pub fn new(settings: HlsSettings, registry: Arc<Registry>, clock: Clock) -> Arc<Self> {
+    pub fn new(settings: HlsSettings, registry: Arc<Registry>) -> Arc<Self> {
         let (stats, tables) = (Arc::default(), Mutex::default());
-        Arc::new(Self { settings, registry, clock, stats, tables })
+        Arc::new(Self { settings, registry, stats, tables })
     }
 
     /// Packages every live stream until `shutdown` completes. Packagers end with
     /// their streams.
+    #[allow(clippy::disallowed_methods, reason = "it waits to look at undecided streams again")]
     pub async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()>) {
         let mut events = self.registry.events();
         let mut shutdown = pin!(shutdown);
-        self.adopt_all();
+        // Bounded by the registry's bound on tables: those that end are dropped below.
+        let mut undecided = self.live_streams();
+        let mut look_at = tokio::time::interval(LOOK_INTERVAL);
+        look_at.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            self.decide(&mut undecided);
             tokio::select! {
                 () = &mut shutdown => return,
+                _ = look_at.tick(), if !undecided.is_empty() => {
+                    undecided.iter_mut().for_each(|one| one.looks += 1);
+                }
                 event = events.recv() => match event {
-                    Ok(RegistryEvent::Live(stream)) => self.adopt(&stream),
+                    Ok(RegistryEvent::Live(stream)) => {
+                        undecided.push(Undecided { stream, looks: 0 });
+                    }
                     // The packager sees the end itself, after the last frame.
                     Ok(RegistryEvent::Ended(..)) => {}
-                    Err(RecvError::Lagged(_)) => self.adopt_all(),
+                    Err(RecvError::Lagged(_)) => undecided = self.live_streams(),
                     Err(RecvError::Closed) => return,
                 },
             }
         }
+    }
+
+    fn live_streams(&self) -> Vec<Undecided> {
+        let live = self.registry.list().into_iter().filter(|stream| stream.is_live());
+        live.map(|stream| Undecided { stream, looks: 0 }).collect()
+    }
+
+    /// Adopts the streams whose layers are known well enough.
+    fn decide(self: &Arc<Self>, undecided: &mut Vec<Undecided>) {
+        undecided.retain(|Undecided { stream, looks }| {
+            let known = layers_known(stream, *looks >= MAX_LOOKS);
+            if known {
+                self.adopt(stream);
+            }
+            !known && !stream.is_ended()
+        });
     }
 
     /// Estimate of the viewers of a table: the most requests of its leading
@@ -170,19 +235,11 @@ impl Hls {
 
     #[cfg(test)]
     fn tables(&self) -> usize {
-        self.lock().len()
+        self.lock().by_name.len()
     }
 
     fn live(&self, table: &TableName) -> Option<Arc<Live>> {
-        self.lock().get(table).cloned()
-    }
-
-    fn adopt_all(self: &Arc<Self>) {
-        for stream in self.registry.list() {
-            if stream.is_live() {
-                self.adopt(&stream);
-            }
-        }
+        self.lock().by_name.get(table).cloned()
     }
 
     /// Starts packaging a stream, once.
@@ -214,9 +271,9 @@ impl Hls {
     /// carry no track of it.
     fn start(&self, source: Source) -> Option<(Packager, Arc<Live>)> {
         let table = source.table.clone();
-        let packager = Packager::new(&self.settings, source, self.stats.clone(), self.clock)?;
+        let packager = Packager::new(&self.settings, source, self.stats.clone())?;
         let live = packager.live().clone();
-        self.lock().insert(table, live.clone());
+        self.lock().by_name.insert(table, live.clone());
         Some((packager, live))
     }
 
@@ -235,19 +292,20 @@ impl Hls {
             }
             tokio::time::sleep(SUBSCRIBE_RETRY).await;
         }
-        tokio::time::sleep(self.settings.linger).await;
-        self.forget(&live);
-    }
-
-    /// Unlists a table unless another publication took its place.
-    fn forget(&self, live: &Arc<Live>) {
-        let mut tables = self.lock();
-        if tables.get(&live.table).is_some_and(|current| Arc::ptr_eq(current, live)) {
-            tables.remove(&live.table);
+        self.lock().linger(&live, self.settings.max_lingering);
+        // The list alone keeps it, so that what is dropped early is gone.
+        let live = {
+            let weak = Arc::downgrade(&live);
+            drop(live);
+            tokio::time::sleep(self.settings.linger).await;
+            weak.upgrade()
+        };
+        if let Some(live) = live {
+            self.lock().forget(&live);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<TableName, Arc<Live>>> {
+    fn lock(&self) -> MutexGuard<'_, Tables> {
         // No code panics while it holds this lock; the map is whole in any case.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -272,15 +330,33 @@ fn renditions(stream: &Stream) -> Vec<RenditionSource> {
     sources
 }
 
-/// The layer with the largest picture; while sizes are unknown the last one,
-/// because publishers list their layers from small to large.
+/// Whether the best layer of each track can be told: it has only one, or the sizes of
+/// all are known. With `settle`, those that sent no keyframe so far are not waited for.
+fn layers_known(stream: &Stream, settle: bool) -> bool {
+    stream.tracks.iter().enumerate().all(|(track, info)| {
+        let layers = 0..info.rids.len() as u8;
+        let mut seen = layers.map(|layer| {
+            stream.layer_snapshot(LayerId { track: track as u8, layer }).unwrap_or_default()
+        });
+        match info.kind() {
+            MediaKind::Audio => true,
+            _ if info.codec == Codec::Vp8 || info.rids.len() < 2 => true,
+            MediaKind::Video if settle => seen.any(|layer| layer.keyframes > 0),
+            MediaKind::Video => seen.all(|layer| layer.width > 0),
+        }
+    })
+}
+
+/// The layer with the largest picture. One that sent a keyframe of unknown size comes
+/// before one that sent none, and a later one before an earlier one, because
+/// publishers list their layers from small to large.
 fn best_layer(stream: &Stream, track: u8, info: &TrackInfo) -> u8 {
     let layers = 0..info.rids.len() as u8;
-    let pixels = |layer: &u8| {
+    let merit = |layer: &u8| {
         let seen = stream.layer_snapshot(LayerId { track, layer: *layer }).unwrap_or_default();
-        u64::from(seen.width) * u64::from(seen.height)
+        (u64::from(seen.width) * u64::from(seen.height), seen.keyframes > 0)
     };
-    layers.max_by_key(pixels).unwrap_or(0)
+    layers.max_by_key(merit).unwrap_or(0)
 }
 
 /// Adds to a counter of [`HlsStats`].

@@ -19,7 +19,6 @@ use super::{HlsSettings, HlsStats, count};
 use crate::codec::MediaKind;
 use crate::hub::{FrameSink, StreamId, TableName};
 use crate::media::{Frame, LayerId};
-use crate::time::{Clock, Utc};
 
 /// Frames that may wait: more than a replayed GOP of five seconds at 60 frames/s
 /// with its sound. When full, frames are dropped and counted, and the layer
@@ -144,18 +143,12 @@ pub struct Packager {
     waited: VecDeque<usize>,
     dropped: u64,
     stats: Arc<HlsStats>,
-    clock: Clock,
 }
 
 impl Packager {
     /// A packager, and its table with nothing in it yet. `None` when there is
     /// nothing that HLS can carry.
-    pub fn new(
-        settings: &HlsSettings,
-        source: Source,
-        stats: Arc<HlsStats>,
-        clock: Clock,
-    ) -> Option<Self> {
+    pub fn new(settings: &HlsSettings, source: Source, stats: Arc<HlsStats>) -> Option<Self> {
         let targets = targets(settings);
         let segmenter = Segmenter::new(segmenter_settings(settings), &source.renditions)?;
         let mut stores = Vec::new();
@@ -187,7 +180,6 @@ impl Packager {
             waited: VecDeque::new(),
             dropped: 0,
             stats,
-            clock,
         })
     }
 
@@ -208,7 +200,7 @@ impl Packager {
     pub async fn run(mut self) {
         while let Some(queued) = self.queue.recv().await {
             self.segmenter.handle_frame(queued.layer, &queued.frame, queued.after_loss);
-            self.publish(Some(queued.frame.capture));
+            self.publish();
         }
         self.finish();
     }
@@ -216,7 +208,7 @@ impl Packager {
     /// Releases what is held and ends the playlists.
     pub fn finish(mut self) {
         self.segmenter.finish();
-        self.publish(None);
+        self.publish();
         for store in &mut self.stores {
             store.end();
         }
@@ -229,7 +221,7 @@ impl Packager {
     }
 
     /// Moves what the segmenter made into the stores and tells those who wait.
-    fn publish(&mut self, capture: Option<Utc>) {
+    fn publish(&mut self) {
         let mut changed = vec![false; self.stores.len()];
         let mut segment_ended = false;
         while let Some(event) = self.segmenter.poll() {
@@ -265,16 +257,6 @@ impl Packager {
         if newly_listed || segment_ended {
             self.publish_multivariant();
         }
-        self.measure(capture);
-    }
-
-    #[allow(clippy::disallowed_methods, reason = "the task's edge: publication is now")]
-    fn measure(&self, capture: Option<Utc>) {
-        if let Some(capture) = capture {
-            let delay = self.clock.utc(std::time::Instant::now()).micros_since(capture);
-            let delay = u64::try_from(delay).unwrap_or(0);
-            self.stats.publish_delay_micros.store(delay, Ordering::Relaxed);
-        }
     }
 
     fn publish_rendition(&mut self, index: usize) {
@@ -297,12 +279,12 @@ impl Packager {
 
     /// One report for each other rendition that is listed.
     fn reports(&self, index: usize) -> Vec<Report> {
-        let all: Vec<usize> = (0..self.stores.len()).collect();
-        let listed = self.listed.as_ref().unwrap_or(&all);
-        let others = listed.iter().filter(|other| **other != index);
-        let report = |other: &usize| {
-            let newest = self.stores[*other].view().newest_part()?;
-            Some(Report { name: self.live.renditions[*other].name.clone(), newest })
+        let is_listed =
+            |other: &usize| self.listed.as_ref().is_none_or(|listed| listed.contains(other));
+        let others = (0..self.stores.len()).filter(|other| *other != index).filter(is_listed);
+        let report = |other: usize| {
+            let newest = self.stores[other].newest_part()?;
+            Some(Report { name: self.live.renditions[other].name.clone(), newest })
         };
         others.filter_map(report).collect()
     }

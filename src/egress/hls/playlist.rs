@@ -121,7 +121,7 @@ fn write_segment(
     new_init: bool,
     parts: bool,
 ) {
-    if segment.discontinuity {
+    for _ in 0..segment.discontinuities {
         out.push_str("#EXT-X-DISCONTINUITY\n");
     }
     if new_init {

@@ -5,9 +5,10 @@
 //! timeline to UTC. Each rendition is anchored there once, through the capture
 //! time of its own first frame, and then runs on its RTP ticks: players need
 //! smooth durations more than they need the clocks of a source to agree to the
-//! millisecond. Only a jump (a hole that no part can cover, a timestamp that goes
+//! millisecond. Only a jump (a hole that no segment can cover, a timestamp that goes
 //! back, a capture clock that was set) anchors all renditions anew, with a
-//! discontinuity.
+//! discontinuity. In a shorter hole the picture before it stands: it is the last of
+//! its segment, stretched.
 //!
 //! Segments of the leading rendition begin at keyframes. Browsers send none of
 //! their own accord, so one is asked for shortly before each boundary; when it is
@@ -92,8 +93,8 @@ pub struct Init {
 pub struct SegmentStart {
     /// UTC capture time of its first sample.
     pub program_date_time: Utc,
-    /// The timeline or the configuration breaks here.
-    pub discontinuity: bool,
+    /// How often the timeline or the configuration broke since the segment before.
+    pub discontinuities: u32,
     /// What a decoder needs before it.
     pub init: Arc<Init>,
 }
@@ -118,6 +119,12 @@ struct Boundary {
     discontinuity: bool,
 }
 
+impl Boundary {
+    fn breaks(self) -> u32 {
+        u32::from(self.discontinuity)
+    }
+}
+
 /// Ties a rendition's RTP ticks to the media timeline.
 #[derive(Clone, Copy)]
 struct Anchor {
@@ -135,8 +142,9 @@ struct Track {
     sampler: Sampler,
     cutter: Cutter,
     init: Option<Arc<Init>>,
-    /// The next segment to begin is marked so.
-    discontinuity: bool,
+    /// Breaks before the next segment to begin. A count, because renditions must have
+    /// the same number of them even when one has no segment between two.
+    discontinuities: u32,
     anchor: Option<Anchor>,
     /// No frame is taken before a random access point.
     waiting: bool,
@@ -283,14 +291,14 @@ impl Segmenter {
 
     /// Whether the timeline of the rendition breaks before this frame.
     fn is_jump(&mut self, index: usize, frame: &Frame) -> bool {
-        let part_target = self.settings.part_target;
+        let longest_picture = self.settings.segment_limit;
         let track = &mut self.tracks[index];
         let (Some(anchor), Some(newest)) = (track.anchor, track.cutter.newest()) else {
             return false;
         };
         let elapsed = i128::from(frame.dts) - i128::from(anchor.rtp);
         let step = i128::from(anchor.media) + elapsed - i128::from(newest);
-        let longest = if track.is_audio() { MAX_SILENCE } else { part_target };
+        let longest = if track.is_audio() { MAX_SILENCE } else { longest_picture };
         let hole = track.ticks(longest.as_micros() as u64);
         let back = i128::from(track.timescale.get());
         let elapsed = u64::try_from(elapsed).map_or(0, |elapsed| track.micros(elapsed));
@@ -308,14 +316,14 @@ impl Segmenter {
             track.cutter.finish();
             track.anchor = None;
             track.drifting = 0;
-            track.boundaries.clear();
+            let unmet: u32 = track.boundaries.drain(..).map(Boundary::breaks).sum();
             track.waiting = !track.is_audio();
             let end = newest.map(|newest| track.micros(newest)).unwrap_or(0);
             // One part of slack: the released samples end within it.
             let end = end + self.settings.part_target.as_micros() as u64;
             self.resume = self.resume.max(end);
             self.drain(index);
-            self.tracks[index].discontinuity = true;
+            self.tracks[index].discontinuities += 1 + unmet;
             self.tracks[index].realign = false;
         }
         self.epoch = None;
@@ -330,8 +338,8 @@ impl Segmenter {
         }
         track.fill_silence(input.time, self.settings.part_target);
         let changed = track.init.as_ref().is_some_and(|init| !Arc::ptr_eq(&init.config, config));
-        let (starts, discontinuity) = if index == self.leader {
-            (changed || track.leads_boundary(&input, self.settings), changed)
+        let (starts, breaks) = if index == self.leader {
+            (changed || track.leads_boundary(&input, self.settings), u32::from(changed))
         } else {
             track.follows_boundary(input.time, self.settings.part_target)
         };
@@ -339,16 +347,19 @@ impl Segmenter {
         track.cutter.push(input, starts || changed);
         self.drain(index);
         let track = &mut self.tracks[index];
-        track.discontinuity |= discontinuity || changed;
+        track.discontinuities += breaks;
         if changed || track.init.is_none() {
             track.set_init(config);
         }
         if starts {
             track.realign = !sync;
         }
+        if changed && index != self.leader {
+            self.tracks.iter_mut().for_each(|track| track.discontinuities += 1);
+        }
         if starts && index == self.leader {
             let micros = self.tracks[index].micros(time);
-            self.announce(index, Boundary { micros, discontinuity });
+            self.announce(index, Boundary { micros, discontinuity: changed });
         }
     }
 
@@ -356,7 +367,8 @@ impl Segmenter {
         for (index, track) in self.tracks.iter_mut().enumerate() {
             if index != leader {
                 if track.boundaries.len() == MAX_BOUNDARIES {
-                    track.boundaries.pop_front();
+                    let forgotten = track.boundaries.pop_front();
+                    track.discontinuities += forgotten.map_or(0, Boundary::breaks);
                 }
                 track.boundaries.push_back(boundary);
             }
@@ -377,7 +389,7 @@ impl Segmenter {
                         index,
                         SegmentStart {
                             program_date_time: epoch.offset_micros(micros),
-                            discontinuity: std::mem::take(&mut track.discontinuity),
+                            discontinuities: std::mem::take(&mut track.discontinuities),
                             init,
                         },
                     )
@@ -399,7 +411,7 @@ impl Segmenter {
             return;
         }
         let due = track.ticks(self.settings.due(track.began).as_micros() as u64);
-        if track.cutter.elapsed(time).is_some_and(|elapsed| elapsed >= due) {
+        if track.realign || track.cutter.elapsed(time).is_some_and(|elapsed| elapsed >= due) {
             self.ask(index, now);
         }
     }
@@ -441,7 +453,7 @@ impl Track {
             sampler: Sampler::new(source.codec, source.channels)?,
             cutter: Cutter::new(rules),
             init: None,
-            discontinuity: false,
+            discontinuities: 0,
             anchor: None,
             waiting: source.codec.kind() == MediaKind::Video,
             asked: None,
@@ -466,9 +478,13 @@ impl Track {
 
     /// For the leading rendition: does a segment begin with this sample?
     fn leads_boundary(&self, input: &Input, settings: SegmenterSettings) -> bool {
-        let Some(elapsed) = self.cutter.elapsed(input.time).filter(|_| input.sync) else {
+        let Some(elapsed) = self.cutter.elapsed(input.time) else { return false };
+        if self.stretches(input.time, settings.part_target) {
+            return true;
+        }
+        if !input.sync {
             return false;
-        };
+        }
         // A keyframe may be early, because it was asked for ahead of the boundary;
         // sound has a random access point everywhere and need not be.
         let due = match (self.is_audio(), self.began) {
@@ -480,9 +496,15 @@ impl Track {
         elapsed >= due || (self.realign && !self.is_audio() && elapsed > 0)
     }
 
-    /// For the others: does a segment begin here, and is there a break?
-    fn follows_boundary(&mut self, time: u64, part_target: Duration) -> (bool, bool) {
-        let mut starts = (false, false);
+    /// Whether the sample before `time` lasts longer than a part may say.
+    fn stretches(&self, time: u64, part_target: Duration) -> bool {
+        let longest = self.ticks(part_target.as_micros() as u64);
+        self.cutter.newest().is_some_and(|newest| time.saturating_sub(newest) > longest)
+    }
+
+    /// For the others: does a segment begin here, and how many breaks are before it?
+    fn follows_boundary(&mut self, time: u64, part_target: Duration) -> (bool, u32) {
+        let mut starts = (false, 0);
         while let Some(boundary) = self.boundaries.front().copied() {
             let at = self.ticks(boundary.micros);
             if time < at {
@@ -493,7 +515,7 @@ impl Track {
             let slack = self.ticks(part_target.as_micros() as u64);
             let fresh = self.cutter.segment_start().is_some_and(|start| at < start + slack);
             starts.0 |= boundary.discontinuity || !fresh;
-            starts.1 |= boundary.discontinuity;
+            starts.1 += boundary.breaks();
         }
         starts
     }

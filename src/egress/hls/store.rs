@@ -37,13 +37,15 @@ pub struct Segment {
     pub msn: u64,
     /// UTC of its first sample.
     pub program_date_time: Utc,
-    /// `EXT-X-DISCONTINUITY` stands before it.
-    pub discontinuity: bool,
+    /// So many `EXT-X-DISCONTINUITY` stand before it. Several, where the other
+    /// renditions have segments between breaks that this one has not: players match
+    /// renditions by their number.
+    pub discontinuities: u32,
     /// Its init segment.
     pub init: Arc<Init>,
     /// Its parts; the bytes of the segment are theirs, one after the other.
     pub parts: Vec<Part>,
-    /// Sum of its parts' durations, in ticks.
+    /// Sum of its samples' durations, in ticks.
     pub duration: u64,
     /// No part will be added.
     pub complete: bool,
@@ -82,6 +84,8 @@ pub struct Store {
     /// The first segment that the playlist lists, as an index.
     listed: usize,
     discontinuities: u64,
+    /// Of segments that ended before they had a part; the next one takes them over.
+    inherited: u32,
     next_msn: u64,
     next_part: u64,
     bytes: usize,
@@ -97,6 +101,7 @@ impl Store {
             segments: VecDeque::new(),
             listed: 0,
             discontinuities: 0,
+            inherited: 0,
             next_msn: 0,
             next_part: 0,
             bytes: 0,
@@ -110,7 +115,7 @@ impl Store {
         self.segments.push_back(Arc::new(Segment {
             msn: self.next_msn,
             program_date_time: start.program_date_time,
-            discontinuity: start.discontinuity,
+            discontinuities: start.discontinuities + std::mem::take(&mut self.inherited),
             init: start.init,
             parts: Vec::new(),
             duration: 0,
@@ -126,7 +131,7 @@ impl Store {
         };
         self.bytes += media.data.len();
         let segment = Arc::make_mut(segment);
-        segment.duration += media.duration;
+        segment.duration += media.ticks;
         segment.parts.push(Part { number: self.next_part, media });
         self.next_part += 1;
         self.evict();
@@ -136,6 +141,7 @@ impl Store {
     pub fn end_segment(&mut self) {
         match self.segments.back_mut().filter(|segment| !segment.complete) {
             Some(segment) if segment.is_empty() => {
+                self.inherited += segment.discontinuities;
                 self.segments.pop_back();
                 self.next_msn -= 1;
             }
@@ -164,6 +170,12 @@ impl Store {
         }
     }
 
+    /// The newest part as a rendition report names it: its segment and its index there.
+    pub fn newest_part(&self) -> Option<(u64, usize)> {
+        let newest = self.segments.iter().rev().find(|segment| !segment.is_empty())?;
+        Some((newest.msn, newest.parts.len() - 1))
+    }
+
     fn evict(&mut self) {
         let mut listed: u64 = self.segments.iter().skip(self.listed).map(|s| s.duration).sum();
         while let Some(oldest) = self.segments.get(self.listed) {
@@ -190,7 +202,7 @@ impl Store {
     /// Takes the oldest listed segment off the playlist.
     fn unlist(&mut self) {
         if let Some(segment) = self.segments.get(self.listed) {
-            self.discontinuities += u64::from(segment.discontinuity);
+            self.discontinuities += u64::from(segment.discontinuities);
             self.listed += 1;
         }
     }
@@ -279,12 +291,6 @@ impl View {
         }
     }
 
-    /// The newest part as a rendition report names it: its segment and its index there.
-    pub fn newest_part(&self) -> Option<(u64, usize)> {
-        let newest = self.segments.iter().rev().find(|segment| !segment.is_empty())?;
-        Some((newest.msn, newest.parts.len() - 1))
-    }
-
     /// An init segment by its number.
     pub fn init(&self, number: u32) -> Resource {
         let found = self.segments.iter().find(|segment| segment.init.number == number);
@@ -325,7 +331,7 @@ impl View {
     /// Samples per second over what is held.
     pub fn sample_rate(&self) -> Option<f64> {
         let parts = || self.segments.iter().flat_map(|segment| &segment.parts);
-        let ticks: u64 = parts().map(|part| part.media.duration).sum();
+        let ticks: u64 = parts().map(|part| part.media.ticks).sum();
         let samples: u64 = parts().map(|part| u64::from(part.media.samples)).sum();
         (ticks > 0).then(|| samples as f64 * f64::from(self.timescale.get()) / ticks as f64)
     }

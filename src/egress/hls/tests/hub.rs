@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::task::yield_now;
 
-use super::fixture::{Feed, START, VIDEO};
+use super::fixture::{Feed, START, VIDEO, video_source};
 use super::http::Server;
 use super::parser::Playlist;
 use crate::codec::Codec;
-use crate::egress::hls::HlsSettings;
+use crate::egress::hls::{HlsSettings, best_layer, layers_known};
 use crate::hub::{PublishRequest, Publisher, PublisherEvent};
 use crate::media::{Frame, LayerId, Packet, TrackInfo};
 
@@ -36,7 +36,7 @@ impl Packetizer {
     fn push(&mut self, publisher: &mut Publisher, layer: LayerId, frame: &Frame) {
         let mut payloads = Vec::new();
         let mut rest = frame.data.clone();
-        if layer == VIDEO {
+        if layer.track == VIDEO.track {
             while !rest.is_empty() {
                 let length = u32::from_be_bytes(rest[..4].try_into().unwrap()) as usize;
                 payloads.push(rest.slice(4..4 + length));
@@ -52,7 +52,7 @@ impl Packetizer {
                 seq: *seq,
                 timestamp: frame.pts,
                 marker: n == last,
-                keyframe: layer == VIDEO && frame.keyframe,
+                keyframe: layer.track == VIDEO.track && frame.keyframe,
                 capture: frame.capture,
                 received: frame.received,
                 payload,
@@ -147,4 +147,31 @@ async fn a_vp8_table_has_sound_only() {
     let text = server.get("index.m3u8").await.text().await.unwrap();
     assert!(text.contains("CODECS=\"opus\"") && text.contains("audio1-0/index.m3u8"), "{text}");
     service.abort();
+}
+
+#[tokio::test]
+async fn ended_tables_beyond_the_bound_go_early() {
+    let server = Server::new(HlsSettings::default()).await;
+    let live = |name: &str| server.hls.live(&name.parse().unwrap());
+    for name in ["a", "b", "c"] {
+        drop(server.table(name, vec![video_source(Codec::H264)]));
+        server.hls.lock().linger(&live(name).unwrap(), 2);
+    }
+    assert!(live("a").is_none() && live("b").is_some() && live("c").is_some());
+}
+
+#[tokio::test]
+async fn the_best_layer_is_chosen_once_all_have_shown_their_size() {
+    let server = Server::new(HlsSettings::default()).await;
+    let rids = vec!["q".to_owned(), "h".to_owned()];
+    let mut publisher = publish(&server, vec![TrackInfo { rids, ..track(Codec::H264) }]);
+    let stream = server.registry.get(&"demo".parse().unwrap()).unwrap();
+    let mut packets = Packetizer([0, 0]);
+    packets.push(&mut publisher, VIDEO, &Feed::new().video(0));
+    assert!(!layers_known(&stream, false), "the other layer may be larger");
+    assert!(layers_known(&stream, true), "it is not waited for without end");
+    assert_eq!(best_layer(&stream, 0, &stream.tracks[0]), 0, "what came is what there is");
+    packets.push(&mut publisher, LayerId { track: 0, layer: 1 }, &Feed::new().video(0));
+    assert!(layers_known(&stream, false));
+    assert_eq!(best_layer(&stream, 0, &stream.tracks[0]), 1);
 }

@@ -23,7 +23,7 @@ pub struct Playlist {
 #[derive(Debug, Clone, Default)]
 pub struct Segment {
     pub msn: u64,
-    pub discontinuity: bool,
+    pub discontinuities: u64,
     pub map: Option<String>,
     pub date: Option<String>,
     pub parts: Vec<Part>,
@@ -64,7 +64,7 @@ impl Playlist {
                 "#EXT-X-SKIP" => {
                     out.skipped = number(&attributes(value), "SKIPPED-SEGMENTS") as u64
                 }
-                "#EXT-X-DISCONTINUITY" if fresh => segment.discontinuity = true,
+                "#EXT-X-DISCONTINUITY" if fresh => segment.discontinuities += 1,
                 "#EXT-X-MAP" if fresh => segment.map = Some(text_of(&attributes(value), "URI")),
                 "#EXT-X-PROGRAM-DATE-TIME" if fresh => segment.date = Some(value.to_owned()),
                 "#EXT-X-PART" => segment.parts.push(part(value)),

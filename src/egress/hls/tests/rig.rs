@@ -92,7 +92,7 @@ impl Rig {
         let others = (0..self.stores.len()).filter(|other| *other != index);
         let reports: Vec<Report> = others
             .filter_map(|other| {
-                let newest = self.stores[other].view().newest_part()?;
+                let newest = self.stores[other].newest_part()?;
                 Some(Report { name: format!("r{other}"), newest })
             })
             .collect();

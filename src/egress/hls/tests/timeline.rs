@@ -271,8 +271,12 @@ fn p18_a_change_of_resolution_is_a_discontinuity_everywhere() {
         rig.push(layer, &frame);
     }
     for index in 0..2 {
-        let breaks: Vec<_> =
-            rig.newest(index).segments.iter().filter(|segment| segment.discontinuity).collect();
+        let breaks: Vec<_> = rig
+            .newest(index)
+            .segments
+            .iter()
+            .filter(|segment| segment.discontinuities > 0)
+            .collect();
         assert_eq!(breaks.len(), 1);
         assert_eq!(breaks[0].msn, 2);
         assert_eq!(breaks[0].map.is_some(), index == 0);
@@ -370,13 +374,85 @@ fn a_hole_is_a_discontinuity_and_time_goes_on() {
     }
     for index in 0..2 {
         let newest = rig.newest(index);
-        assert_eq!(newest.segments.iter().filter(|segment| segment.discontinuity).count(), 1);
+        assert_eq!(newest.segments.iter().filter(|segment| segment.discontinuities > 0).count(), 1);
         let dates: Vec<_> = newest.segments.iter().filter_map(|s| s.date.clone()).collect();
         assert!(dates.is_sorted());
         assert!(newest.parts().all(|part| part.duration <= newest.part_target));
     }
-    let after = rig.newest(0).segments.iter().find(|segment| segment.discontinuity).unwrap();
+    let after = rig.newest(0).segments.iter().find(|segment| segment.discontinuities > 0).unwrap();
     assert_eq!(after.date.as_deref(), Some("2023-11-14T22:13:28.000Z"));
+}
+
+/// Video whose source sends a frame each `step` frames and keyframes when asked.
+fn slow(frames: u64, step: u64) -> Rig {
+    let mut rig = Rig::new(&[video_source(Codec::H264), audio_source()]);
+    let (feed, mut key) = (Feed::new(), true);
+    for (layer, frame) in feed.between(0, frames * 1000 / 30) {
+        let mut frame = (*frame).clone();
+        if layer == VIDEO {
+            if (frame.dts - 777_000) % (step * 3000) != 0 {
+                continue;
+            }
+            (frame.data, frame.keyframe) = h264()[usize::from(!key)].clone();
+            key = false;
+        }
+        rig.push(layer, &frame);
+        key |= !std::mem::take(&mut rig.keyframes_asked).is_empty();
+    }
+    rig
+}
+
+#[test]
+fn a_shared_screen_of_one_frame_a_second_is_one_timeline() {
+    for step in [18, 30, 60] {
+        let rig = slow(900, step);
+        let newest = rig.newest(0);
+        assert_eq!(rig.segmenter.dropped(), 0);
+        for versions in &rig.playlists {
+            for playlist in versions {
+                assert!(playlist.parts().all(|part| part.duration <= playlist.part_target));
+                for segment in playlist.complete() {
+                    assert_eq!(segment.discontinuities, 0);
+                    assert!(segment.duration.unwrap().round() as u64 <= playlist.target);
+                }
+            }
+        }
+        // No time is lost: the lengths lead from date to date.
+        let mut expected = START.micros();
+        for segment in &newest.segments {
+            let at = crate::time::Utc::from_micros(expected).rfc3339_millis();
+            assert_eq!(segment.date.as_deref(), Some(at.as_str()));
+            expected += (segment.duration.unwrap_or(0.0) * 1e6).round() as i64;
+        }
+        let independent =
+            newest.complete().filter(|s| s.parts.first().is_some_and(|part| part.independent));
+        assert!(independent.count() >= 2, "a player finds a keyframe near the end");
+        let [video, audio] = [0, 1].map(|index| rig.newest(index).segments.last().unwrap().msn);
+        assert!(video.abs_diff(audio) <= 1, "{video} {audio}");
+    }
+}
+
+#[test]
+fn renditions_count_the_same_breaks_when_one_has_no_segment_between_two() {
+    let mut rig = Rig::new(&[video_source(Codec::H264), audio_source()]);
+    for (layer, frame) in Feed::new().between(0, 12_000) {
+        let mut frame = (*frame).clone();
+        let millis = frame.capture.micros_since(START) / 1000;
+        if layer == AUDIO && (1_500..7_000).contains(&millis) {
+            continue;
+        }
+        // Another picture from 4 s to 6 s: two breaks, both where there is no sound.
+        if layer == VIDEO && frame.keyframe && (4_000..5_900).contains(&millis) {
+            frame.data = other_level(&frame.data);
+        }
+        rig.push(layer, &frame);
+    }
+    let breaks = |index: usize| -> u64 {
+        let newest = rig.newest(index);
+        let listed: u64 = newest.segments.iter().map(|segment| segment.discontinuities).sum();
+        newest.discontinuity_sequence + listed
+    };
+    assert_eq!((breaks(0), breaks(1)), (2, 2));
 }
 
 #[test]
@@ -389,7 +465,7 @@ fn a_hole_in_the_sound_is_silence() {
         }
     }
     let newest = rig.newest(1);
-    assert!(newest.segments.iter().all(|segment| !segment.discontinuity));
+    assert!(newest.segments.iter().all(|segment| segment.discontinuities == 0));
     let listed: f64 = newest.complete().filter_map(|segment| segment.duration).sum();
     assert!((5.9..=6.1).contains(&listed), "{listed}");
 }
@@ -405,7 +481,7 @@ fn capture_clocks_that_do_not_agree_are_anchored_by_arrival() {
         rig.push(layer, &frame);
     }
     let [video, audio] = [0, 1].map(|index| rig.newest(index));
-    assert!(audio.segments.iter().all(|segment| !segment.discontinuity));
+    assert!(audio.segments.iter().all(|segment| segment.discontinuities == 0));
     assert_eq!(audio.segments[0].date, video.segments[0].date);
     assert_eq!(audio.complete().count(), video.complete().count());
 }
@@ -422,7 +498,7 @@ fn a_capture_clock_that_is_set_anchors_anew_once() {
     }
     for index in 0..2 {
         let newest = rig.newest(index);
-        let breaks: Vec<_> = newest.segments.iter().filter(|s| s.discontinuity).collect();
+        let breaks: Vec<_> = newest.segments.iter().filter(|s| s.discontinuities > 0).collect();
         assert_eq!(breaks.len(), 1);
         assert!(breaks[0].date.as_deref().unwrap().starts_with("2023-11-14T21:13:"));
     }
@@ -439,7 +515,7 @@ fn memory_is_bounded_by_the_byte_limit() {
     for _ in 0..100 {
         store.start_segment(crate::egress::hls::segmenter::SegmentStart {
             program_date_time: START,
-            discontinuity: true,
+            discontinuities: 1,
             init: segment.init.clone(),
         });
         for part in &segment.parts {
