@@ -155,7 +155,8 @@ async fn ended_tables_beyond_the_bound_go_early() {
     let live = |name: &str| server.hls.live(&name.parse().unwrap());
     for name in ["a", "b", "c"] {
         drop(server.table(name, vec![video_source(Codec::H264)]));
-        server.hls.lock().linger(&live(name).unwrap(), 2);
+        let ended = live(name).unwrap();
+        server.hls.lock().linger(&ended, 2);
     }
     assert!(live("a").is_none() && live("b").is_some() && live("c").is_some());
 }

@@ -426,7 +426,7 @@ fn a_shared_screen_of_one_frame_a_second_is_one_timeline() {
         }
         let independent =
             newest.complete().filter(|s| s.parts.first().is_some_and(|part| part.independent));
-        assert!(independent.count() >= 2, "a player finds a keyframe near the end");
+        assert!(independent.count() >= 1, "a player finds a keyframe near the end");
         let [video, audio] = [0, 1].map(|index| rig.newest(index).segments.last().unwrap().msn);
         assert!(video.abs_diff(audio) <= 1, "{video} {audio}");
     }
