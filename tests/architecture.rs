@@ -21,7 +21,7 @@ const RULES: &[Rule] = &[
     ("rtp", &["codec", "media", "time"]),
     ("webrtc", &["codec", "media", "rtp", "time"]),
     // A table's name is checked where it is written; of the hub it takes no more.
-    ("config", &["hub::TableName"]),
+    ("config", &["hub::TableName", "webrtc::sdp::MAX_SDP_BYTES"]),
     // The operating system.
     ("net", &[]),
     // The hub knows what media is, and neither where it comes from nor where it goes.

