@@ -145,11 +145,32 @@ impl ReceiveBatch {
 /// Longest datagram that is sent: an Ethernet MTU less IPv4 and UDP headers.
 pub const MAX_SEND: usize = 1472;
 
+/// What a datagram carries; decides how its packet is marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// Audio over SRTP, and its resends.
+    Audio,
+    /// Video over SRTP, and its resends.
+    Video,
+    /// All else of a session: STUN, DTLS, SRTCP.
+    Control,
+}
+
 /// Takes datagrams that are to be sent: a [`SendBatch`], or a test's network.
 pub trait DatagramSink {
     /// Adds a datagram to `to` that `write` puts into the buffer ([`MAX_SEND`] bytes),
     /// returning its length, or `None` to add nothing.
-    fn push(&mut self, to: SocketAddr, write: impl FnOnce(&mut [u8]) -> Option<usize>);
+    fn push(
+        &mut self,
+        to: SocketAddr,
+        traffic: Traffic,
+        write: impl FnOnce(&mut [u8]) -> Option<usize>,
+    );
+
+    /// Whether the network takes nothing now: media waits at its cursors until it does.
+    fn is_blocked(&self) -> bool {
+        false
+    }
 }
 
 /// Datagrams on their way out; filled in place, sent with one system call.
@@ -230,7 +251,12 @@ impl SendBatch {
 }
 
 impl DatagramSink for SendBatch {
-    fn push(&mut self, to: SocketAddr, write: impl FnOnce(&mut [u8]) -> Option<usize>) {
+    fn push(
+        &mut self,
+        to: SocketAddr,
+        _traffic: Traffic,
+        write: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) {
         if self.filled == BATCH {
             self.flush();
         }
@@ -334,7 +360,7 @@ mod tests {
             let (from, bytes) = received.datagram(i).unwrap();
             assert_eq!(from, client.local_addr().unwrap());
             assert_eq!(bytes, [i as u8; 100]);
-            batch.push(from, |out| {
+            batch.push(from, Traffic::Video, |out| {
                 out[..100].copy_from_slice(bytes);
                 Some(100)
             });

@@ -13,7 +13,7 @@ use super::streams::Streams;
 use crate::egress::fanout::{FanoutStream, SendContext, Viewer, ViewerSeed};
 use crate::hub::{EgressCounts, Stream, TableName};
 use crate::ingest::whip::{ReceiverSettings, WhipPublisher};
-use crate::net::udp::DatagramSink;
+use crate::net::udp::{DatagramSink, Traffic};
 use crate::qos::Transport as AudienceTransport;
 use crate::webrtc::rtcp;
 use crate::webrtc::transport::{Transport, TransportState};
@@ -247,7 +247,7 @@ impl Peer {
 
     pub(super) fn transmit(&mut self, sink: &mut impl DatagramSink) {
         while let Some((to, datagram)) = self.transport.poll_transmit() {
-            sink.push(to, |out| {
+            sink.push(to, Traffic::Control, |out| {
                 out.get_mut(..datagram.len())?.copy_from_slice(&datagram);
                 Some(datagram.len())
             });

@@ -8,7 +8,7 @@ use super::viewer::SendContext;
 use crate::codec::MediaKind;
 use crate::hub::EgressCounts;
 use crate::media::{LayerId, Packet};
-use crate::net::udp::DatagramSink;
+use crate::net::udp::{DatagramSink, Traffic};
 use crate::rtp::extensions::{AbsCaptureTime, AbsSendTime, PlayoutDelay};
 use crate::rtp::{HeaderFields, write_header};
 use crate::time::Utc;
@@ -295,7 +295,11 @@ impl ViewerTrack {
             ssrc: wire.ssrc,
         };
         let to: SocketAddr = context.to;
-        sink.push(to, |out| {
+        let traffic = match self.kind {
+            MediaKind::Audio => Traffic::Audio,
+            MediaKind::Video => Traffic::Video,
+        };
+        sink.push(to, traffic, |out| {
             let header = self.write_header(out, &fields, packet, context)?;
             let prefix = wire.original.map(u16::to_be_bytes);
             let prefix = prefix.as_ref().map_or(&[][..], |osn| &osn[..]);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::hub::{PublishError, PublishRequest, Registry, Stream, TableName};
 use crate::ingest::whip::ReceiverSettings;
-use crate::net::udp::{DatagramSink, UdpSettings};
+use crate::net::udp::{DatagramSink, Traffic, UdpSettings};
 use crate::qos::Metrics;
 use crate::rtp::extensions::PlayoutDelay;
 use crate::time::{Clock, Utc};
@@ -36,7 +36,12 @@ pub(super) fn media_address() -> SocketAddr {
 pub(super) struct Outbox(pub(super) Vec<(SocketAddr, Vec<u8>)>);
 
 impl DatagramSink for Outbox {
-    fn push(&mut self, to: SocketAddr, write: impl FnOnce(&mut [u8]) -> Option<usize>) {
+    fn push(
+        &mut self,
+        to: SocketAddr,
+        _traffic: Traffic,
+        write: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) {
         let mut buffer = [0; 2048];
         if let Some(len) = write(&mut buffer) {
             self.0.push((to, buffer[..len].to_vec()));
