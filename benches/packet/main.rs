@@ -1,5 +1,8 @@
 //! What single steps of the packet path cost: `cargo bench --bench packet`.
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+#![allow(missing_docs, reason = "a program, not a library")]
+
 #[path = "../common/mod.rs"]
 mod common;
 
