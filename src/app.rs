@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -26,8 +26,9 @@ use crate::api::{admin, public};
 use crate::config::Demo;
 use crate::config::{Config, Http};
 use crate::hub::Registry;
-use crate::net::addresses::own_addresses;
+use crate::net::addresses::{self, MAX_ADDRESSES};
 use crate::net::files::raise_open_files;
+use crate::net::interfaces::Host;
 use crate::net::tcp::{Limits, Server, listen};
 use crate::net::tls::Certificate;
 use crate::qos::Metrics;
@@ -88,7 +89,8 @@ impl App {
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let (clock, metrics) = (Clock::system(), Metrics::new());
-        let announced = announced_addresses(config);
+        let host = Host::read();
+        let announced = announced_addresses(config, &host, options.demo)?;
 
         // The data path: hub, ways in and out.
         let registry = Registry::new(config.media.max_tables);
@@ -286,11 +288,26 @@ fn banner(app: &App, demo: &Demo) -> io::Result<()> {
     )
 }
 
-fn announced_addresses(config: &Config) -> Vec<IpAddr> {
-    match config.media.addresses.as_slice() {
-        [] => own_addresses(),
-        given => given.to_vec(),
+/// The addresses of our answers, best first.
+fn announced_addresses(config: &Config, host: &Host, demo: bool) -> anyhow::Result<Vec<IpAddr>> {
+    let sources = &config.media.addresses;
+    let variable = |name: &str| std::env::var(name).ok();
+    let found = addresses::resolve(sources, host, variable)
+        .map_err(|error| anyhow!("media.addresses: {error}"))?;
+    if found.left_out > 0 {
+        tracing::warn!(
+            announced = MAX_ADDRESSES,
+            left_out = found.left_out,
+            "media.addresses are too many; the last ones are not announced"
+        );
     }
+    let mut announced = found.addresses;
+    // The demo's first viewer sits at this machine. Loopback reaches it also when a
+    // laptop changes its network, and last in order it costs others one failed check.
+    if demo && sources.is_empty() && !announced.contains(&LOOPBACK.ip()) {
+        announced.push(LOOPBACK.ip());
+    }
+    Ok(announced)
 }
 
 fn certificate(

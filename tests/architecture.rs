@@ -20,8 +20,8 @@ const RULES: &[Rule] = &[
     ("qos", &[]),
     ("rtp", &["codec", "media", "time"]),
     ("webrtc", &["codec", "media", "rtp", "time"]),
-    // A table's name is checked where it is written; of the hub it takes no more.
-    ("config", &["hub::TableName", "webrtc::sdp::MAX_SDP_BYTES"]),
+    // What is written is checked where it is written, by the types that will hold it.
+    ("config", &["hub::TableName", "net::addresses::AddressSource", "webrtc::sdp::MAX_SDP_BYTES"]),
     // The operating system.
     ("net", &[]),
     // The hub knows what media is, and neither where it comes from nor where it goes.

@@ -3,7 +3,7 @@
 //! Each `read` call is one key. `configs/railbird.toml` shows the same keys, and a
 //! test keeps the two equal.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::raw::{Document, Section};
 use super::value::{
-    Refusal, choice, duration, flag, ip_address, list, number, optional_path, parsed,
-    socket_address,
+    Refusal, choice, duration, flag, list, number, optional_path, parsed, socket_address,
 };
 use crate::hub::TableName;
+use crate::net::addresses::AddressSource;
 use crate::webrtc::sdp::MAX_SDP_BYTES;
 
 /// A whole, checked configuration.
@@ -72,8 +72,9 @@ pub struct Admin {
 pub struct Media {
     /// The one UDP port of all WebRTC media; 0 takes a free one.
     pub port: u16,
-    /// Addresses announced as ICE candidates; empty: the host's own.
-    pub addresses: Vec<IpAddr>,
+    /// Where the addresses announced as ICE candidates come from; empty: the host's
+    /// default routes.
+    pub addresses: Vec<AddressSource>,
     /// Media threads; 0: one per core.
     pub workers: usize,
     /// Tables live at once.
@@ -198,7 +199,7 @@ fn admin(mut s: Section<'_, '_>) -> Admin {
 fn media(mut s: Section<'_, '_>) -> Media {
     let media = Media {
         port: s.read("port", "The one UDP port of all WebRTC media; 0 takes a free one.", "8443", number(0..=65_535)),
-        addresses: s.read("addresses", "Addresses announced to browsers; [] takes those of the default routes, or loopback without any.", "[]", list(0, ip_address)),
+        addresses: s.read("addresses", "Addresses announced to browsers, best first: IP addresses, interfaces such as \"eth0\" (its global addresses) and variables such as \"env:NODE_IP\"; [] takes those of the default routes, or loopback without any.", "[]", list(0, parsed("an IPv4 or IPv6 address without port, an interface such as \"eth0\", or a variable such as \"env:NODE_IP\""))),
         workers: s.read("workers", "Media threads; 0 is one per core.", "0", number(0..=1024)),
         max_tables: s.read("max_tables", "Tables published at once; more are refused.", "200", number(1..=10_000)),
         max_viewers: s.read("max_viewers", "WebRTC viewers at once; more are refused.", "10_000", number(1..=1_000_000)),

@@ -3,7 +3,7 @@
 //! A check takes a [`Raw`] and returns the checked value or a [`Refusal`] that says
 //! what was expected. The same check serves the file and the environment.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -123,13 +123,6 @@ pub(super) fn socket_address(raw: &Raw<'_>) -> Result<SocketAddr, Refusal> {
     raw.text().and_then(|text| text.parse().ok()).ok_or_else(|| {
         raw.refused("an address and port, such as \"0.0.0.0:8080\" or \"[::]:8080\"")
     })
-}
-
-/// An IPv4 or IPv6 address.
-pub(super) fn ip_address(raw: &Raw<'_>) -> Result<IpAddr, Refusal> {
-    raw.text()
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| raw.refused("an IP address, such as \"192.0.2.7\" or \"2001:db8::7\""))
 }
 
 /// A list of what `check` accepts, `least` of them at least.

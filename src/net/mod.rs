@@ -3,6 +3,7 @@
 mod activity;
 pub mod addresses;
 pub mod files;
+pub mod interfaces;
 pub mod tcp;
 pub mod tls;
 pub mod udp;
