@@ -10,6 +10,7 @@ mod core;
 mod directory;
 mod mailbox;
 mod peer;
+mod placement;
 mod pool;
 mod run;
 mod session;

@@ -100,7 +100,7 @@ impl MediaPool {
             parts.push((poll, socket, inbox));
         }
         let shared = Arc::new(Shared {
-            directory: Directory::new(settings.limits),
+            directory: Directory::new(settings.limits, settings.workers),
             stats: parts.iter().map(|_| Arc::default()).collect(),
             settings,
             identity,

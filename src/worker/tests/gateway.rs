@@ -78,7 +78,7 @@ impl Gateway {
         }
         let settings = settings(workers);
         let shared = Arc::new(Shared {
-            directory: Directory::new(settings.limits),
+            directory: Directory::new(settings.limits, workers),
             stats: (0..workers).map(|_| Arc::default()).collect(),
             settings,
             identity: DtlsIdentity::generate().unwrap(),
