@@ -94,7 +94,8 @@ impl App {
 
         // The data path: hub, ways in and out.
         let registry = Registry::new(config.media.max_tables);
-        let pool = media::start(config, announced.clone(), clock, metrics.clone())?;
+        let media = media::Media { config, announced: &announced, host: &host };
+        let pool = media.start(clock, metrics.clone())?;
         let hls = config.hls.enabled.then(|| parts::hls(config, &registry));
         if let Some(hls) = hls.clone() {
             tasks.spawn(hls.run(stopped(stopping.clone())));
@@ -103,17 +104,25 @@ impl App {
         // What is known of it.
         let tables = Tables::new(registry.clone(), parts::viewers(pool.clone(), hls.clone()));
         let workers = pool.clone();
-        let health = Arc::new(Health::new(move || workers.running()));
+        let headroom = pool.clone();
+        let health = Arc::new(Health::new(move || workers.running(), move || headroom.full()));
         media::add_sources(&metrics, &pool, &registry);
         parts::add_sources(&metrics, &tables, &health, hls.as_ref());
-        tasks.spawn(tick(tables.clone(), pool.clone(), stopping.clone()));
+        let sent = parts::egress_meter(registry.clone(), hls.clone());
+        tasks.spawn(tick(tables.clone(), pool.clone(), sent, stopping.clone()));
 
         // The surfaces.
         let certificate = certificate(&config.http, options.dev_tls, &announced)?;
         if let Some(certificate) = certificate.clone() {
             tasks.spawn(watch_certificate(certificate, metrics.clone(), stopping.clone()));
         }
-        let media_api = MediaApi { registry, pool: pool.clone(), clock };
+        let media_api = MediaApi {
+            registry,
+            pool: pool.clone(),
+            tables: tables.clone(),
+            metrics: metrics.clone(),
+            clock,
+        };
         let mut routers = vec![sessions::router(Arc::new(media_api))];
         routers.extend(hls.map(crate::egress::hls::router));
         let max_body_bytes = config.http.max_body_bytes;
@@ -349,11 +358,17 @@ fn warn_of_few_files(max_connections: usize) {
     }
 }
 
-async fn tick(tables: Arc<Tables>, pool: Arc<MediaPool>, stopping: watch::Receiver<bool>) {
+async fn tick(
+    tables: Arc<Tables>,
+    pool: Arc<MediaPool>,
+    mut sent_bytes: impl FnMut() -> u64,
+    stopping: watch::Receiver<bool>,
+) {
     every(TICK, stopping, || {
         let now = Instant::now();
         tables.sample(now);
         pool.sweep(now);
+        pool.measure(now, sent_bytes());
     })
     .await;
 }

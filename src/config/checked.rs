@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::raw::{Document, Section};
 use super::value::{
-    Refusal, choice, duration, flag, list, number, optional_path, parsed, socket_address,
+    Refusal, choice, duration, flag, list, number, optional_path, parsed, ratio, socket_address,
 };
 use crate::hub::TableName;
 use crate::net::addresses::AddressSource;
@@ -81,6 +81,10 @@ pub struct Media {
     pub max_tables: usize,
     /// WebRTC viewers at once.
     pub max_viewers: usize,
+    /// Mean load of the media threads above which viewers are refused; 0: no limit.
+    pub max_worker_load: f64,
+    /// Bit/s that may be sent; 0: what the interfaces can.
+    pub max_egress_bps: u64,
     /// A publisher that sends nothing for so long has ended.
     pub ingest_timeout: Duration,
     /// A peer whose consent checks (RFC 7675) stay out for so long has gone.
@@ -203,6 +207,8 @@ fn media(mut s: Section<'_, '_>) -> Media {
         workers: s.read("workers", "Media threads; 0 is one per core.", "0", number(0..=1024)),
         max_tables: s.read("max_tables", "Tables published at once; more are refused.", "200", number(1..=10_000)),
         max_viewers: s.read("max_viewers", "WebRTC viewers at once; more are refused.", "10_000", number(1..=1_000_000)),
+        max_worker_load: s.read("max_worker_load", "Share of their time that media threads may be busy over several seconds; more viewers are refused above it. 0 is no limit.", "0.85", ratio),
+        max_egress_bps: s.read("max_egress_bps", "Bit/s that this gateway may send; more viewers are refused above 90 % of it. 0 takes the speed of the interfaces that carry the announced addresses, or no limit where the system does not know it.", "0", number(0..=100_000_000_000_000)),
         ingest_timeout: s.read("ingest_timeout", "A publisher that sends nothing for so long has ended.", r#""10s""#, duration(ms(500)..=ms(3_600_000))),
         consent_timeout: s.read("consent_timeout", "A peer that renews no consent (RFC 7675) for so long has gone.", r#""30s""#, duration(ms(1000)..=ms(3_600_000))),
         connect_timeout: s.read("connect_timeout", "ICE and DTLS must be done so long after the answer.", r#""15s""#, duration(ms(1000)..=ms(600_000))),

@@ -54,6 +54,14 @@ impl Raw<'_> {
         }
     }
 
+    fn float(&self) -> Option<f64> {
+        match self {
+            Self::Toml(DeValue::Float(n)) => n.as_str().parse().ok(),
+            Self::Toml(_) => self.integer().map(|n| n as f64),
+            Self::Text(text) => text.trim().parse().ok(),
+        }
+    }
+
     fn items(&self) -> Option<Vec<Raw<'_>>> {
         match self {
             Self::Toml(DeValue::Array(items)) => {
@@ -101,6 +109,13 @@ where
             || raw.refused(format!("a whole number from {} to {}", range.start(), range.end())),
         )
     }
+}
+
+/// A share from 0 to 1.
+pub(super) fn ratio(raw: &Raw<'_>) -> Result<f64, Refusal> {
+    raw.float()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| raw.refused("a number from 0 to 1"))
 }
 
 /// A time such as `"500ms"` or `"2s"` within `range`.

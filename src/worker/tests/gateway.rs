@@ -21,7 +21,7 @@ use crate::worker::core::Core;
 use crate::worker::directory::{Directory, SessionLimits};
 use crate::worker::mailbox::mailbox;
 use crate::worker::pool::{MediaPool, PoolSettings, Shared};
-use crate::worker::{NewRole, NewSession, OwnerWaker, SessionId, WorkerTotals};
+use crate::worker::{HeadroomLimits, NewRole, NewSession, OwnerWaker, SessionId, WorkerTotals};
 
 pub(super) const CONSENT: Duration = Duration::from_secs(8);
 pub(super) const INGEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -204,6 +204,7 @@ fn settings(workers: usize) -> PoolSettings {
         udp: UdpSettings { port: media_address().port(), ipv6: false, buffer_bytes: 0 },
         addresses: vec![media_address().ip()],
         limits: SessionLimits { viewers: 1000, publishers: 16 },
+        headroom: HeadroomLimits::default(),
         timeouts: TransportTimeouts { connect: Duration::from_secs(10), consent: CONSENT },
         ingest_timeout: INGEST_TIMEOUT,
         receiver: ReceiverSettings::default(),
