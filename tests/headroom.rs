@@ -10,7 +10,8 @@ use railbird_loadgen::watch;
 use reqwest::StatusCode;
 use serde_json::Value;
 
-/// An offer that is good enough to be admitted.
+/// Offers that are good enough to be admitted.
+const PUBLISHER: &str = include_str!("../src/webrtc/sdp/testdata/ffmpeg_whip.sdp");
 const VIEWER: &str = include_str!("../src/webrtc/sdp/testdata/safari_viewer.sdp");
 
 async fn readiness(gateway: &Gateway) -> (StatusCode, String) {
@@ -111,4 +112,27 @@ async fn a_storm_of_joins_stops_at_the_bandwidth_though_none_is_used_yet() {
     assert!(admitted > 5, "{admitted} of {bitrate} bit/s");
     let metrics = gateway.metrics().await;
     assert_eq!(metrics.sum("railbird_egress_bytes_total", &[("transport", "webrtc")]), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_are_counted_by_what_is_full() {
+    let gateway = Gateway::start("max_tables = 1\nmax_viewers = 1\n");
+    let _dealer = Dealer::start(&gateway, "demo", None).await;
+    let mut refused = Vec::new();
+    for (path, offer) in [("/whip/two", PUBLISHER), ("/whep/demo", VIEWER), ("/whep/demo", VIEWER)]
+    {
+        refused.push(gateway.offer(path, offer).send().await.unwrap().status().as_u16());
+    }
+    assert_eq!(refused, [503, 201, 503]);
+    let metrics = gateway.metrics().await;
+    for (kind, reason) in [("publisher", "tables"), ("viewer", "viewers")] {
+        let labels = [("kind", kind), ("reason", reason)];
+        assert_eq!(metrics.sum("railbird_sessions_refused_total", &labels), 1.0, "{reason}");
+    }
+    let said = wait_until("readiness says so", SOON, async || {
+        let (status, body) = readiness(&gateway).await;
+        (status == StatusCode::SERVICE_UNAVAILABLE).then_some(body)
+    })
+    .await;
+    assert!(said.contains("as many viewers as media.max_viewers allows"), "{said}");
 }

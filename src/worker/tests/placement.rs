@@ -1,8 +1,10 @@
 //! Viewers go to the worker that has the fewest, though the kernel gives their
 //! datagrams to another.
 
+use std::sync::atomic::Ordering;
+
 use super::*;
-use crate::worker::SessionKind;
+use crate::worker::{Refusal, SessionKind};
 
 /// One more than the spare viewers of the placement and the least loaded worker's none.
 const CROWD: usize = 9;
@@ -92,4 +94,39 @@ fn a_publisher_stays_where_it_comes_in() {
     world.run_until_connected(world.clients.len() - 1);
     assert_eq!(world.gateway.cores[1].sizes(), [0; 5]);
     assert_eq!(world.gateway.totals().forwarded, 0);
+}
+
+/// Seconds in which the workers are busy for these shares, each with a tick.
+fn busy_for(world: &mut World, seconds: u64, loads: [f64; 2]) {
+    for _ in 0..seconds {
+        world.run_for(Duration::from_secs(1));
+        for (stats, load) in world.gateway.shared.stats.iter().zip(loads) {
+            stats.busy_nanos.fetch_add((load * 1e9) as u64, Ordering::Relaxed);
+        }
+        world.gateway.pool.measure(world.now, 0);
+    }
+}
+
+#[test]
+fn a_busy_workers_viewers_go_to_another_and_two_busy_workers_refuse() {
+    let way = Way { delay: millis(20), ..Way::default() };
+    let mut world = World::with_workers(2, 6, way, way);
+    let publisher = world.publish(&Options::default());
+    world.run_until_connected(publisher);
+    busy_for(&mut world, 5, [1.0, 0.1]);
+    assert_eq!(world.gateway.pool.check_viewer(0), Ok(()));
+    assert!(world.gateway.pool.full().is_none());
+    join(&mut world);
+    assert_eq!(viewers(&world), [0, 1], "worker 0 gets everything and is busy");
+
+    busy_for(&mut world, 5, [1.0, 1.0]);
+    assert_eq!(world.gateway.pool.check_viewer(0), Err(Refusal::WorkerBusy));
+    let said = world.gateway.pool.full().unwrap();
+    assert!(said.contains("the media workers are busy"), "{said}");
+    assert_eq!(world.gateway.pool.count(SessionKind::Viewer), 1, "who is there stays");
+
+    busy_for(&mut world, 15, [0.1, 0.1]);
+    assert_eq!(world.gateway.pool.check_viewer(0), Ok(()));
+    join(&mut world);
+    assert_eq!(viewers(&world), [1, 1]);
 }
