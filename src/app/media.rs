@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::hub::{Registry, Stream};
 use crate::ingest::whip::ReceiverSettings;
 use crate::net::interfaces::Host;
-use crate::net::udp::UdpSettings;
+use crate::net::udp::{Marking, UdpSettings};
 use crate::qos::{Metrics, Scrape, Transport, names};
 use crate::rtp::extensions::PlayoutDelay;
 use crate::time::Clock;
@@ -71,6 +71,12 @@ fn settings(config: &Config, addresses: Vec<IpAddr>, egress_bps: u64) -> PoolSet
             port: media.port,
             ipv6: addresses.iter().any(IpAddr::is_ipv6),
             buffer_bytes: media.socket_buffer_bytes,
+            gso: media.gso,
+            marking: Marking {
+                audio: config.dscp.audio,
+                video: config.dscp.video,
+                control: config.dscp.control,
+            },
         },
         addresses,
         limits: SessionLimits {
@@ -116,7 +122,17 @@ fn scrape_workers(scrape: &mut Scrape, pool: &MediaPool) {
     scrape.count(&names::MEDIA_DATAGRAMS, &[], totals.datagrams_received);
     scrape.count(&names::MEDIA_BYTES, &[], totals.bytes_received);
     scrape.count(&names::MEDIA_FORWARDED, &[], totals.forwarded);
-    scrape.count(&names::SEND_DROPPED, &[], totals.send_dropped);
+    scrape.count(&names::MEDIA_DATAGRAMS_SENT, &[], totals.datagrams_sent);
+    scrape.count(&names::MEDIA_MESSAGES_SENT, &[], totals.messages_sent);
+    for (reason, count) in &totals.send_dropped {
+        scrape.count(&names::SEND_DROPPED, &[reason], *count);
+    }
+    scrape.count(&names::GSO_WORKERS, &[], totals.gso_workers);
+    for (reason, count) in &totals.gso_refused {
+        scrape.count(&names::GSO_REFUSED, &[reason], *count);
+    }
+    let webrtc = &[Transport::WebRtc.as_str()];
+    scrape.count(&names::DSCP_REFUSED, webrtc, totals.dscp_refused);
     for (worker, nanos) in pool.busy_nanos().into_iter().enumerate() {
         let seconds = nanos as f64 / 1e9;
         scrape.add(&names::WORKER_BUSY, &[&worker.to_string()], seconds);
@@ -135,11 +151,13 @@ fn scrape_egress(scrape: &mut Scrape, registry: &Registry) {
         scrape.count(&names::EGRESS_PACKETS, webrtc, counts.packets);
         scrape.count(&names::EGRESS_BYTES, webrtc, counts.bytes);
         scrape.count(&names::VIEWERS_OVERRUN, &[table], counts.overrun);
+        scrape.count(&names::VIEWER_FRAMES_DROPPED, &[table, "late"], counts.frames_late);
         scrape.count(&names::VIEWER_NACKS, &[table], counts.nacked);
         scrape.count(&names::RESENDS, &[table, "sent"], counts.resent);
         scrape.count(&names::RESENDS, &[table, "missed"], counts.resend_missed);
         scrape.count(&names::RESENDS, &[table, "refused"], counts.resend_refused);
         scrape.count(&names::KEYFRAME_REQUESTS, &[table, "asked"], counts.keyframes_asked);
+        scrape.count(&names::KEYFRAME_REQUESTS, &[table, "replayed"], counts.replays);
         scrape.count(&names::KEYFRAME_REQUESTS, &[table, "forwarded"], plis(&stream));
     }
 }
