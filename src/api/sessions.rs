@@ -11,9 +11,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{patch, post};
 
+use super::tables::Tables;
 use super::{whep, whip};
 use crate::hub::{Registry, TableName};
 use crate::problem::Problem;
+use crate::qos::Metrics;
 use crate::time::Clock;
 use crate::webrtc::ice_lite::IceCredentials;
 use crate::webrtc::sdp::{IceFragment, LocalIdentity, MAX_SDP_BYTES, NegotiationError, Offer};
@@ -32,6 +34,10 @@ pub struct MediaApi {
     pub registry: Arc<Registry>,
     /// The media workers.
     pub pool: Arc<MediaPool>,
+    /// What the tables' media takes.
+    pub tables: Arc<Tables>,
+    /// Where refusals are counted.
+    pub metrics: Metrics,
     /// UTC for what is created.
     pub clock: Clock,
 }
@@ -71,6 +77,11 @@ impl MediaApi {
             cname: id.to_string(),
         };
         FreshSession { id, created: Instant::now(), local }
+    }
+
+    /// Counts a session that was refused because something is full.
+    pub(super) fn count_refused(&self, kind: SessionKind, reason: &'static str) {
+        self.metrics.session_refused(kind.as_str(), reason);
     }
 
     /// The session, if it is one of `kind` on `table`.

@@ -84,6 +84,22 @@ fn values_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn announced_addresses_come_from_several_kinds_of_sources() {
+    let text = "[media]\naddresses = [\"192.0.2.7\", \"eth0\", \"env:NODE_IP\", \"2001:db8::7\"]\n";
+    let sources = parse("x.toml", text, []).unwrap().media.addresses;
+    let written: Vec<_> = sources.iter().map(ToString::to_string).collect();
+    assert_eq!(written, ["192.0.2.7", "eth0", "env:NODE_IP", "2001:db8::7"]);
+    let found = errors("[media]\naddresses = [\"eth0\",\n  \"192.0.2.1:8443\"]\n", &[]);
+    assert_eq!(
+        found,
+        [
+            "x.toml:2:13: media.addresses: \"192.0.2.1:8443\" does not fit; expected an IPv4 or IPv6 \
+          address without port, an interface such as \"eth0\", or a variable such as \"env:NODE_IP\""
+        ]
+    );
+}
+
+#[test]
 fn environment_overrides_the_file() {
     let variables = env(&[
         ("RAILBIRD__MEDIA__PORT", "9000"),

@@ -8,8 +8,10 @@
 
 mod core;
 mod directory;
+mod headroom;
 mod mailbox;
 mod peer;
+mod placement;
 mod pool;
 mod run;
 mod session;
@@ -19,6 +21,7 @@ mod streams;
 mod tests;
 
 pub use directory::{SessionLimits, SessionView, TooManySessions};
+pub use headroom::{HeadroomLimits, Refusal};
 pub use pool::{CloseError, MediaPool, PoolSettings};
 pub use session::{NewRole, NewSession, OwnerWaker, SessionId, SessionKind};
 pub use stats::{REJECT_REASONS, WorkerTotals};

@@ -10,6 +10,7 @@ mod hostile;
 mod lifecycle;
 mod link;
 mod media;
+mod placement;
 mod rtcp_tap;
 mod simulcast;
 
