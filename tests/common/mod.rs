@@ -9,6 +9,7 @@
 
 pub mod clients;
 pub mod metrics;
+pub mod network;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -61,14 +62,20 @@ impl Gateway {
     /// Starts the built binary; `extra` continues the `[media]` section of its
     /// configuration. Returns once it is ready.
     pub fn start(extra: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let config = directory.path().join("railbird.toml");
         let text = format!(
             "[admin]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = [\"127.0.0.1:0\"]\n\
              [media]\nport = 0\naddresses = [\"127.0.0.1\"]\n{extra}"
         );
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_railbird")), &text)
+    }
+
+    /// Starts the built binary by `command` with this configuration. Returns once it
+    /// is ready.
+    pub fn spawn(mut command: Command, text: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("railbird.toml");
         std::fs::write(&config, text).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_railbird"))
+        let mut child = command
             .args(["serve", "--config"])
             .arg(&config)
             .stdin(Stdio::null())
@@ -92,7 +99,11 @@ impl Gateway {
             let (_, _) = (child.kill(), child.wait());
             panic!("the gateway is not ready: {:#?}", log.lock().unwrap());
         };
-        let address = |key: &str| entry[key].as_str().unwrap().parse().unwrap();
+        // Of several addresses the first.
+        let address = |key: &str| {
+            let all = entry[key].as_str().unwrap();
+            all.split(',').next().unwrap().parse().unwrap()
+        };
         let (http, admin, media) = (address("http"), address("admin"), address("media"));
         let client = Client::builder().pool_max_idle_per_host(0).timeout(SOON).build().unwrap();
         Self { child, http, admin, media, client, log, _directory: directory }
