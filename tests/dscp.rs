@@ -5,12 +5,12 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use common::network::{Capture, Host, in_namespace, run};
 use common::{Dealer, Gateway, LATER, assert_whole, wait_until};
 use railbird_loadgen::peer::OPUS;
 use railbird_loadgen::{WatchConfig, watch};
-use std::time::Duration;
 
 const NODE_V4: &str = "192.0.2.2";
 const NODE_V6: &str = "2001:db8::2";

@@ -386,4 +386,30 @@ mod tests {
         assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", body.len());
         assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
     }
+
+    #[tokio::test]
+    async fn connections_are_marked_by_the_family_of_their_packets() {
+        let open = |ip: [u16; 8], only_v6| {
+            let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).unwrap();
+            socket.set_only_v6(only_v6).unwrap();
+            socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
+            socket.listen(1).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            TcpListener::from_std(socket.into()).unwrap()
+        };
+        let accept = async |listener: TcpListener, ip: &str| {
+            let port = listener.local_addr().unwrap().port();
+            let client = TcpStream::connect((ip, port)).await.unwrap();
+            let (stream, peer) = listener.accept().await.unwrap();
+            mark(&stream, peer, Dscp::AF31).unwrap();
+            (client, stream)
+        };
+        let v4 = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        for listener in [v4, open([0; 8], false)] {
+            let (_client, stream) = accept(listener, "127.0.0.1").await;
+            assert_eq!(SockRef::from(&stream).tos_v4().unwrap(), 0x68);
+        }
+        let (_client, stream) = accept(open([0; 8], true), "::1").await;
+        assert_eq!(SockRef::from(&stream).tclass_v6().unwrap(), 0x68);
+    }
 }

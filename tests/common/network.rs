@@ -3,8 +3,8 @@
 //! processes in them; the host's network is never touched.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
 
 use super::{SOON, wait_until};
 
@@ -86,8 +86,10 @@ impl Drop for Host {
 /// tshark listening to an interface.
 pub struct Capture {
     tshark: Child,
+    /// Open to its end, when it says how much it has seen.
+    stderr: BufReader<ChildStderr>,
     _directory: tempfile::TempDir,
-    file: std::path::PathBuf,
+    file: PathBuf,
 }
 
 impl Capture {
@@ -95,23 +97,18 @@ impl Capture {
     pub fn start(interface: &str, filter: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("capture.pcapng");
-        let mut tshark = Command::new("tshark")
-            .args(["-i", interface, "-f", filter, "-w"])
-            .arg(&file)
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("tshark, which scripts/setup.sh test installs");
+        let mut tshark = Command::new("tshark");
+        tshark.args(["-q", "-i", interface, "-f", filter, "-w"]).arg(&file);
+        tshark.stderr(Stdio::piped()).stdout(Stdio::null());
+        let mut tshark = tshark.spawn().expect("tshark, which scripts/setup.sh test installs");
         let stderr = BufReader::new(tshark.stderr.take().unwrap());
-        let mut said = Vec::new();
-        for line in stderr.lines().map_while(Result::ok) {
-            let listens = line.contains("Capturing on");
-            said.push(line);
-            if listens {
-                return Self { tshark, _directory: directory, file };
-            }
+        let mut capture = Self { tshark, stderr, _directory: directory, file };
+        let mut line = String::new();
+        while !line.contains("Capturing on") {
+            let more = capture.stderr.read_line(&mut line).unwrap() > 0;
+            assert!(more, "tshark does not listen: {line}");
         }
-        panic!("tshark does not listen: {said:#?}");
+        capture
     }
 
     /// Ends it; returns these fields of each packet, which are empty where it has none.
@@ -120,7 +117,7 @@ impl Capture {
         let tshark = &mut self.tshark;
         wait_until("tshark ends", SOON, async || tshark.try_wait().unwrap()).await;
         let fields: String = fields.iter().map(|field| format!(" -e {field}")).collect();
-        let file = Path::display(&self.file);
+        let file = self.file.display();
         let said = run(&format!("tshark -r {file} -T fields -E occurrence=f{fields}"));
         let packet = |line: &str| line.split('\t').map(str::to_owned).collect();
         said.lines().map(packet).collect()

@@ -39,9 +39,10 @@ const MESSAGES: usize = 64;
 /// takes nothing: a handshake of several peers. Past it they are dropped and counted,
 /// and their protocols send them again.
 const RESERVE: usize = 16;
-/// Datagrams in a run. The kernel's limit is 64, but what is left to gain beyond 16 is
-/// under a twentieth, and the device sends a run in one burst: 16 are 0.2 ms of a last
-/// mile of 1 Gbit/s, which buffers of access points hold.
+/// Datagrams in a run; the kernel takes 64. A frame at 2.5 Mbit/s is nine, so only
+/// keyframes are longer, and they had better not leave in one burst: 16 are 0.15 ms of
+/// a last mile of 1 Gbit/s. From 9 to 16 the kernel's cost of a datagram falls by 30 ns,
+/// from 16 to 40 by 25 ns, beside some 230 ns of copying and sealing.
 const MAX_SEGMENTS: u16 = 16;
 /// The longest run fits an IP packet, as which it goes through the kernel.
 const _: () = assert!(MAX_SEND * (MAX_SEGMENTS as usize) < 65_000);
