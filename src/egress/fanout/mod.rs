@@ -5,12 +5,12 @@
 //! bounded slice at a time; joining is nothing but a cursor that starts at the
 //! GOP, and a NACK is a look back into the ring.
 
-mod cache;
+mod header;
+mod ring;
+mod source;
 mod stream;
 mod track;
 mod viewer;
 
-pub use cache::LayerCache;
-pub use stream::FanoutStream;
-pub use track::SLICE_PAUSE;
-pub use viewer::{SendContext, Viewer, ViewerSeed};
+pub use stream::{FanoutStream, Seat};
+pub use viewer::{PassContext, ViewerQuality, ViewerSpec};

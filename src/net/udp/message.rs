@@ -4,9 +4,12 @@
 //! the kernel or the device cuts (GSO, `udp(7)`). Its mark is a control message too,
 //! for the kernel takes it per message: `IP_TOS` (`ip(7)`) for IPv4 peers, also for
 //! those that an IPv6 socket reaches by mapped addresses, and `IPV6_TCLASS`
-//! (`ipv6(7)`) for IPv6 peers. The kernel puts it on every segment.
+//! (`ipv6(7)`) for IPv6 peers. The kernel puts it on every segment. And so is the
+//! address that it leaves from, `IP_PKTINFO` or `IPV6_PKTINFO`: the one at which the
+//! peer reached us, where the kernel would take the one nearest to the route.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 
 use super::address::RawAddress;
@@ -42,6 +45,8 @@ pub(super) struct Mark {
 #[derive(Clone, Copy)]
 pub(super) struct Outgoing<'a> {
     pub(super) to: &'a RawAddress,
+    /// The address of ours that it leaves from; `None` lets the kernel choose.
+    pub(super) from: Option<IpAddr>,
     pub(super) bytes: &'a [u8],
     pub(super) mark: Mark,
     /// Length of a segment, when there are several.
@@ -68,40 +73,63 @@ impl<T> Control<T> {
     }
 }
 
-/// The control messages of one message, in one buffer: both, either, or none.
-#[repr(C)]
+/// Room for all control messages of one message: mark, source and segment length.
+const CONTROL_BYTES: usize = size_of::<Control<libc::c_int>>()
+    + size_of::<Control<libc::in6_pktinfo>>()
+    + size_of::<Control<u16>>();
+
+/// The control messages of one message, one behind the other.
+#[repr(C, align(8))]
 struct Controls {
-    mark: Control<libc::c_int>,
-    segment: Control<u16>,
+    bytes: [u8; CONTROL_BYTES],
+    len: usize,
 }
 
 impl Controls {
-    fn new() -> Self {
-        Self {
-            mark: Control::new(libc::IPPROTO_IP, libc::IP_TOS, 0),
-            segment: Control::new(libc::SOL_UDP, libc::UDP_SEGMENT, 0),
-        }
+    const fn new() -> Self {
+        Self { bytes: [0; CONTROL_BYTES], len: 0 }
     }
 
-    /// Takes the values in; returns where the control messages begin and end.
-    fn fill(&mut self, mark: Mark, segment: Option<u16>) -> (usize, usize) {
-        let middle = size_of::<Control<libc::c_int>>();
-        if mark.tos != 0 {
-            let (level, kind) = if mark.ipv6 {
+    /// Replaces what was there.
+    fn fill(&mut self, message: &Outgoing<'_>) {
+        self.len = 0;
+        let Mark { tos, ipv6 } = message.mark;
+        if tos != 0 {
+            let (level, kind) = if ipv6 {
                 (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
             } else {
                 (libc::IPPROTO_IP, libc::IP_TOS)
             };
-            self.mark.header.cmsg_level = level;
-            self.mark.header.cmsg_type = kind;
-            self.mark.value = i32::from(mark.tos);
+            self.put(Control::new(level, kind, libc::c_int::from(tos)));
         }
-        if let Some(segment) = segment {
-            self.segment.value = segment;
+        match message.from {
+            Some(IpAddr::V4(from)) => {
+                let spec_dst = libc::in_addr { s_addr: u32::from(from).to_be() };
+                let any = libc::in_addr { s_addr: 0 };
+                let info =
+                    libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: spec_dst, ipi_addr: any };
+                self.put(Control::new(libc::IPPROTO_IP, libc::IP_PKTINFO, info));
+            }
+            Some(IpAddr::V6(from)) => {
+                let ipi6_addr = libc::in6_addr { s6_addr: from.octets() };
+                let info = libc::in6_pktinfo { ipi6_addr, ipi6_ifindex: 0 };
+                self.put(Control::new(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info));
+            }
+            None => {}
         }
-        let begin = if mark.tos == 0 { middle } else { 0 };
-        let end = if segment.is_some() { size_of::<Self>() } else { middle };
-        (begin, end)
+        if let Some(segment) = message.segment {
+            self.put(Control::new(libc::SOL_UDP, libc::UDP_SEGMENT, segment));
+        }
+    }
+
+    fn put<T: Copy>(&mut self, control: Control<T>) {
+        let Some(room) = self.bytes.get_mut(self.len..self.len + size_of::<Control<T>>()) else {
+            return;
+        };
+        // SAFETY: the room is as large as the control message, and as plain bytes takes
+        // any; `len` is a multiple of the alignment, for all sizes added to it are.
+        unsafe { room.as_mut_ptr().cast::<Control<T>>().write(control) };
+        self.len += size_of::<Control<T>>();
     }
 }
 
@@ -155,19 +183,19 @@ impl Headers {
             // The kernel reads through these and writes to none.
             vector.iov_base = message.bytes.as_ptr().cast_mut().cast();
             vector.iov_len = message.bytes.len();
-            let (begin, end) = controls.fill(message.mark, message.segment);
+            controls.fill(&message);
             let header = &mut header.msg_hdr;
             header.msg_name = (&raw const *message.to).cast_mut().cast();
             header.msg_namelen = message.to.len();
             header.msg_iov = &raw mut *vector;
             header.msg_iovlen = 1;
-            header.msg_control = (&raw mut *controls).wrapping_byte_add(begin).cast();
-            header.msg_controllen = (end - begin) as _;
+            header.msg_control = controls.bytes.as_mut_ptr().cast();
+            header.msg_controllen = controls.len as _;
             count += 1;
         }
         // SAFETY: the first `count` headers were written above. Each points at bytes and
         // an address borrowed for 'a, which lasts through the call, and at a vector and
-        // the part `begin..end` of a control buffer of `self`, none of them shared.
+        // the filled part of a control buffer of `self`, none of them shared.
         let sent = unsafe {
             let flags = libc::MSG_DONTWAIT;
             libc::sendmmsg(socket, self.headers.as_mut_ptr(), count as u32, flags)

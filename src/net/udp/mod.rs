@@ -13,8 +13,7 @@ mod send;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
-
+use crate::route::Route;
 pub use options::{Marking, UdpSettings, open_sockets};
 pub use receive::{BATCH, MAX_DATAGRAM, ReceiveBatch};
 pub use send::{DROP_REASONS, GSO_REFUSALS, MAX_SEND, SendBatch, SendCounts};
@@ -34,12 +33,7 @@ pub enum Traffic {
 pub trait DatagramSink {
     /// Adds a datagram to `to` that `write` puts into the buffer ([`MAX_SEND`] bytes),
     /// returning its length, or `None` to add nothing.
-    fn push(
-        &mut self,
-        to: SocketAddr,
-        traffic: Traffic,
-        write: impl FnOnce(&mut [u8]) -> Option<usize>,
-    );
+    fn push(&mut self, to: Route, traffic: Traffic, write: impl FnOnce(&mut [u8]) -> Option<usize>);
 
     /// Whether the network takes nothing now: media waits at its cursors until it does.
     fn is_blocked(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -101,6 +101,7 @@ fn open_socket(settings: &UdpSettings, port: u16, shared: bool) -> io::Result<st
         if settings.ipv6 {
             socket.set_only_v6(false)?;
         }
+        tell_local_addresses(&socket, settings.ipv6)?;
         socket.set_reuse_port(shared)?;
         socket.set_nonblocking(true)?;
         socket.set_recv_buffer_size(settings.buffer_bytes)?;
@@ -111,6 +112,23 @@ fn open_socket(settings: &UdpSettings, port: u16, shared: bool) -> io::Result<st
     open().map_err(|error: io::Error| {
         io::Error::new(error.kind(), format!("media port {address}/udp: {error}"))
     })
+}
+
+/// Asks that each datagram come with the address of ours that it was sent to; an IPv6
+/// socket tells it of IPv4 ones too, mapped.
+fn tell_local_addresses(socket: &Socket, ipv6: bool) -> io::Result<()> {
+    let (level, name) = if ipv6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO)
+    };
+    let on: libc::c_int = 1;
+    // SAFETY: the pointer is to a local of the given size that outlives the call.
+    let result = unsafe {
+        let length = size_of_val(&on) as libc::socklen_t;
+        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const on).cast(), length)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Whether the kernel knows `UDP_SEGMENT` (Linux 4.18). That it knows it does not mean

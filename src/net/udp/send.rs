@@ -26,6 +26,7 @@ use super::address::RawAddress;
 use super::message::{Headers, Mark, Outgoing};
 use super::options::{Marking, UdpSettings, knows_gso};
 use super::{DatagramSink, Traffic};
+use crate::route::Route;
 
 /// Longest datagram that is sent: an Ethernet MTU less IPv4 and UDP headers.
 pub const MAX_SEND: usize = 1472;
@@ -78,7 +79,7 @@ pub struct SendCounts {
 
 /// Datagrams to one peer with one mark, one behind the other in the arena.
 struct Message {
-    to: SocketAddr,
+    to: Route,
     mark: Mark,
     offset: usize,
     /// Bytes that are not sent yet.
@@ -96,7 +97,7 @@ struct Message {
 impl Message {
     /// Whether a datagram can join: one peer, one mark, and no shorter one before it,
     /// for the kernel cuts every `segment` bytes.
-    fn takes(&self, to: SocketAddr, mark: Mark, len: usize) -> bool {
+    fn takes(&self, to: Route, mark: Mark, len: usize) -> bool {
         let segment = usize::from(self.segment);
         len <= segment
             && self.len == segment * usize::from(self.count)
@@ -242,7 +243,8 @@ impl SendBatch {
             let bytes = &arena[message.offset..][..message.len];
             bytes.chunks(message.step(gso).max(1)).map(move |bytes| {
                 let is_run = bytes.len() > usize::from(message.segment);
-                Outgoing { to, bytes, mark, segment: is_run.then_some(message.segment) }
+                let segment = is_run.then_some(message.segment);
+                Outgoing { to, from: message.to.local, bytes, mark, segment }
             })
         });
         self.headers.send(self.socket, outgoing)
@@ -318,7 +320,7 @@ impl SendBatch {
 impl DatagramSink for SendBatch {
     fn push(
         &mut self,
-        to: SocketAddr,
+        to: Route,
         traffic: Traffic,
         write: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) {
@@ -328,7 +330,7 @@ impl DatagramSink for SendBatch {
         }
         let Some(room) = self.arena.get_mut(self.end..self.end + MAX_SEND) else { return };
         let Some(len) = write(room).filter(|len| (1..=MAX_SEND).contains(len)) else { return };
-        let mark = Mark { tos: self.marking.tos(traffic), ipv6: is_ipv6(to) };
+        let mark = Mark { tos: self.marking.tos(traffic), ipv6: is_ipv6(to.peer) };
         match self.messages.last_mut() {
             Some(last) if last.takes(to, mark, len) => {
                 last.len += len;
@@ -347,7 +349,7 @@ impl DatagramSink for SendBatch {
                     split,
                     unmarked,
                 });
-                self.addresses.push(RawAddress::new(to, self.ipv6));
+                self.addresses.push(RawAddress::new(to.peer, self.ipv6));
             }
         }
         self.end += len;
@@ -415,6 +417,6 @@ impl SendBatch {
             let bytes = &self.arena[message.offset..][..message.len];
             bytes.chunks(usize::from(message.segment)).map(<[u8]>::len).collect()
         };
-        self.messages[self.first..].iter().map(|m| (m.to, lengths(m))).collect()
+        self.messages[self.first..].iter().map(|m| (m.to.peer, lengths(m))).collect()
     }
 }

@@ -1,12 +1,13 @@
 //! Both ways between a media socket and a plain one, and how the port is opened.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use super::{V4, V6};
 use crate::net::udp::{
     DatagramSink as _, MAX_DATAGRAM, ReceiveBatch, SendBatch, Traffic, UdpSettings, open_sockets,
 };
+use crate::route::Route;
 
 fn settings(ipv6: bool) -> UdpSettings {
     UdpSettings { ipv6, ..UdpSettings::default() }
@@ -25,7 +26,7 @@ fn exchange(ipv6: bool, client: &UdpSocket, server_ip: IpAddr) {
     let mut batch = SendBatch::new(&server, &settings(ipv6));
     for i in 0..3 {
         let (from, bytes) = received.datagram(i).unwrap();
-        assert_eq!(from, client.local_addr().unwrap());
+        assert_eq!(from, Route { peer: client.local_addr().unwrap(), local: Some(server_ip) });
         assert_eq!(bytes, [i as u8; 100]);
         batch.push(from, Traffic::Video, |out| {
             out[..100].copy_from_slice(bytes);
@@ -51,6 +52,15 @@ fn batches_travel_both_ways_over_ipv4_ipv6_and_mapped() {
     exchange(false, &v4, V4);
     exchange(true, &v6, V6);
     exchange(true, &v4, V4);
+}
+
+/// All of 127/8 is loopback, and of its addresses the system would choose 127.0.0.1.
+#[test]
+fn answers_leave_from_the_address_that_was_asked() {
+    let v4 = UdpSocket::bind((V4, 0)).unwrap();
+    let second = Ipv4Addr::new(127, 0, 0, 2).into();
+    exchange(false, &v4, second);
+    exchange(true, &v4, second);
 }
 
 #[test]

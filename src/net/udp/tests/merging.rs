@@ -114,7 +114,7 @@ fn what_is_not_written_is_not_sent() {
     let (mut sender, peer) = (Sender::new(UdpSettings::default()), Receiver::new(V4));
     sender.push(&peer, Traffic::Video, &[1; 50]);
     for written in [None, Some(0), Some(MAX_SEND + 1), Some(usize::MAX)] {
-        sender.batch.push(peer.address, Traffic::Video, |out| {
+        sender.batch.push(peer.address.into(), Traffic::Video, |out| {
             assert_eq!(out.len(), MAX_SEND);
             out.fill(9);
             written

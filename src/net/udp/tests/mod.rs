@@ -37,7 +37,7 @@ impl Sender {
     }
 
     fn push_to(&mut self, to: SocketAddr, traffic: Traffic, bytes: &[u8]) {
-        self.batch.push(to, traffic, |out| {
+        self.batch.push(to.into(), traffic, |out| {
             out.get_mut(..bytes.len())?.copy_from_slice(bytes);
             Some(bytes.len())
         });
