@@ -20,11 +20,11 @@
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, RawFd};
 
 use super::address::RawAddress;
 use super::message::{Headers, Mark, Outgoing};
-use super::options::{Marking, UdpSettings, knows_gso};
+use super::options::{Marking, UdpSettings, knows_gso, mark_socket};
 use super::{DatagramSink, Traffic};
 use crate::route::Route;
 
@@ -184,15 +184,17 @@ pub struct SendBatch {
 impl SendBatch {
     /// A batch for `socket`, which was opened with `settings` and must stay open as
     /// long as the batch is used.
-    pub fn new(socket: &impl AsRawFd, settings: &UdpSettings) -> Self {
-        let socket = socket.as_raw_fd();
+    pub fn new(socket: &impl AsFd, settings: &UdpSettings) -> Self {
+        // Video is most of all.
+        let mark = mark_socket(socket, settings.ipv6, settings.marking.video.tos());
+        let socket = socket.as_fd().as_raw_fd();
         Self {
             arena: vec![0; (DATAGRAMS + RESERVE) * MAX_SEND].into(),
             end: 0,
             messages: Vec::with_capacity(MESSAGES + RESERVE),
             addresses: Vec::with_capacity(MESSAGES + RESERVE),
             first: 0,
-            headers: Headers::new(),
+            headers: Headers::new(mark),
             socket,
             ipv6: settings.ipv6,
             marking: settings.marking,
