@@ -63,6 +63,11 @@ fi
 if [[ $goal == test ]]; then
     need chromium chromium
     need ffmpeg ffmpeg
+    # Tests make networks of their own and listen to them.
+    need ip iproute2
+    need tc iproute2
+    need tshark tshark
+    need unshare util-linux
 fi
 if [[ $goal == test || $node_missing ]]; then
     need_venv

@@ -74,6 +74,27 @@ fn syntax_errors_do_not_hide_the_rest() {
 }
 
 #[test]
+fn code_points_are_names_or_numbers() {
+    let text = "[dscp]\naudio = \"ef\"\nvideo = 34\ncontrol = \"off\"\nhls = \"26\"\n";
+    let marks = parse("x.toml", text, []).unwrap().dscp;
+    let tos = [marks.audio, marks.video, marks.control, marks.hls].map(|dscp| dscp.tos());
+    assert_eq!(tos, [0xb8, 0x88, 0, 0x68]);
+    let variables = env(&[("RAILBIRD__DSCP__AUDIO", "46"), ("RAILBIRD__DSCP__HLS", "CS3")]);
+    let marks = parse("x.toml", "", variables).unwrap().dscp;
+    assert_eq!([marks.audio, marks.hls].map(|dscp| dscp.tos()), [0xb8, 0x60]);
+    let expected = "expected a code point such as \"AF41\", \"EF\", \"CS0\" or \"off\", or a number from 0 to 63";
+    assert_eq!(
+        errors("[dscp]\naudio = \"AF44\"\nvideo = 64\nhls = true\nvidoe = 1\n", &[]),
+        [
+            format!("x.toml:2:9: dscp.audio: \"AF44\" does not fit; {expected}"),
+            format!("x.toml:3:9: dscp.video: 64 does not fit; {expected}"),
+            format!("x.toml:4:7: dscp.hls: true does not fit; {expected}"),
+            "x.toml:5:1: dscp.vidoe: unknown key; did you mean `video`?".to_owned(),
+        ]
+    );
+}
+
+#[test]
 fn values_that_contradict_each_other_are_refused() {
     let found = errors("[hls]\npart = \"2s\"\nwindow = \"3s\"\n", &[]);
     assert!(found[0].starts_with("x.toml:2:8: hls.part: a part as long as a segment"));

@@ -9,6 +9,7 @@
 
 pub mod clients;
 pub mod metrics;
+pub mod network;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -70,14 +71,20 @@ impl Gateway {
 
     /// [`Self::start`] with lists of TOML for `http.listen` and `media.addresses`.
     pub fn start_at(listen: &str, addresses: &str, extra: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let config = directory.path().join("railbird.toml");
         let text = format!(
             "[admin]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = {listen}\n\
              [media]\nport = 0\naddresses = {addresses}\n{extra}"
         );
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_railbird")), &text)
+    }
+
+    /// Starts the built binary by `command` with this configuration. Returns once it
+    /// is ready.
+    pub fn spawn(mut command: Command, text: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("railbird.toml");
         std::fs::write(&config, text).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_railbird"))
+        let mut child = command
             .args(["serve", "--config"])
             .arg(&config)
             // As the downward API of Kubernetes would set it, for those that name it.
