@@ -6,11 +6,16 @@
 //! GOP, and a NACK is a look back into the ring.
 
 mod cache;
+mod ladder;
+mod layers;
+mod rate;
 mod stream;
 mod track;
 mod viewer;
 
 pub use cache::LayerCache;
+pub use layers::{LayerChooser, LayerState, Switch, SwitchReason, Target};
+pub use rate::RateMeter;
 pub use stream::FanoutStream;
 pub use track::SLICE_PAUSE;
 pub use viewer::{SendContext, Viewer, ViewerSeed};
