@@ -111,7 +111,7 @@ impl App {
         if let Some(certificate) = certificate.clone() {
             tasks.spawn(watch_certificate(certificate, metrics.clone(), stopping.clone()));
         }
-        let media_api = MediaApi { registry, pool: pool.clone(), clock };
+        let media_api = MediaApi { registry, pool: pool.clone(), tables: tables.clone(), clock };
         let mut routers = vec![sessions::router(Arc::new(media_api))];
         routers.extend(hls.map(crate::egress::hls::router));
         let max_body_bytes = config.http.max_body_bytes;

@@ -254,6 +254,8 @@ impl<S: DatagramSink> Core<S> {
                         self.end(now, key, reason);
                     }
                 }
+                // To be wired.
+                Mail::ChooseLayer { session: _ } => {}
                 Mail::StreamEnded(stream) => {
                     for key in self.streams.end(stream) {
                         self.end(now, key, "stream_ended");

@@ -17,8 +17,10 @@ mod stats;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod watching;
 
 pub use directory::{SessionLimits, SessionView, TooManySessions};
-pub use pool::{CloseError, MediaPool, PoolSettings};
+pub use pool::{ChooseError, CloseError, MediaPool, PoolSettings};
 pub use session::{NewRole, NewSession, OwnerWaker, SessionId, SessionKind};
 pub use stats::{REJECT_REASONS, WorkerTotals};
+pub use watching::{Sent, WatchedTrack, Watching};
