@@ -19,6 +19,7 @@
 pub mod codec;
 pub mod media;
 pub mod problem;
+pub mod route;
 pub mod rtp;
 pub mod time;
 pub mod webrtc;

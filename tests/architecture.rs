@@ -18,17 +18,18 @@ const RULES: &[Rule] = &[
     ("media", &["codec", "time"]),
     ("problem", &[]),
     ("qos", &[]),
+    ("route", &[]),
     ("rtp", &["codec", "media", "time"]),
-    ("webrtc", &["codec", "media", "rtp", "time"]),
+    ("webrtc", &["codec", "media", "route", "rtp", "time"]),
     // A table's name is checked where it is written; of the hub it takes no more.
     ("config", &["hub::TableName", "webrtc::sdp::MAX_SDP_BYTES"]),
     // The operating system.
-    ("net", &[]),
+    ("net", &["route"]),
     // The hub knows what media is, and neither where it comes from nor where it goes.
     ("hub", &["codec", "media", "rtp", "time"]),
     // Its two sides know the hub and never each other; nor do the ways out.
     ("ingest", &["codec", "media", "rtp", "time", "webrtc", "net", "hub", "qos"]),
-    ("egress::fanout", &["codec", "media", "rtp", "time", "webrtc", "net", "hub", "qos"]),
+    ("egress::fanout", &["codec", "media", "route", "rtp", "time", "webrtc", "net", "hub", "qos"]),
     ("egress::hls", &["codec", "media", "problem", "rtp", "time", "net", "hub", "qos"]),
     ("egress", &[]),
     // A worker runs the peers of both kinds. HLS has its own tasks.
@@ -37,6 +38,7 @@ const RULES: &[Rule] = &[
         &[
             "codec",
             "media",
+            "route",
             "rtp",
             "time",
             "webrtc",
@@ -60,7 +62,7 @@ const RULES: &[Rule] = &[
 ];
 
 /// Modules that compute and are told the time: what they may not name, of others.
-const SANS_IO: &[&str] = &["codec", "media", "rtp", "webrtc", "ingest"];
+const SANS_IO: &[&str] = &["codec", "media", "route", "rtp", "webrtc", "ingest"];
 const IO_CRATES: &[&str] =
     &["tokio", "mio", "socket2", "libc", "hyper", "axum", "rand", "std::thread", "std::fs"];
 

@@ -12,7 +12,9 @@ use railbird::time::Utc;
 use railbird::webrtc::dtls::DtlsIdentity;
 use railbird::webrtc::ice_lite::BindingRequest;
 use railbird::webrtc::rtcp::{self as control, NackSeqs, Rtcp};
-use railbird::webrtc::srtp::{KeyingMaterial, MAX_RTP_OVERHEAD, Opener, Profile, Sealer};
+use railbird::webrtc::srtp::{
+    KeyingMaterial, MAX_RTP_OVERHEAD, Opener, Profile, RtcpSealer, Sealer,
+};
 
 use super::records::{Records, choice};
 
@@ -127,7 +129,8 @@ pub fn srtp(data: &[u8]) {
     let keys = KeyingMaterial::new(profile, &KEYS[..profile.keying_material_len()]);
     let keys = keys.expect("as many as are needed");
     let mut opener = Opener::new(&keys, true).expect("keys");
-    let mut sealer = Sealer::new(&keys, true).expect("keys");
+    let sealer = Sealer::new(&keys, true).expect("keys");
+    let mut rtcp_sealer = RtcpSealer::new(&keys, true).expect("keys");
     for (tag, bytes) in Records(data).take(64) {
         match (tag & 1, tag & 2) {
             (0, 0) => _ = opener.open_rtp(&mut bytes.to_vec()),
@@ -144,7 +147,7 @@ pub fn srtp(data: &[u8]) {
             }
             _ => {
                 let mut packet = bytes.to_vec();
-                if sealer.seal_rtcp(&mut packet).is_ok()
+                if rtcp_sealer.seal_rtcp(&mut packet).is_ok()
                     && let Ok(opened) = opener.open_rtcp(&mut packet)
                 {
                     assert_eq!(&packet[..opened], bytes);

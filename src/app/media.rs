@@ -107,11 +107,13 @@ fn scrape_egress(scrape: &mut Scrape, registry: &Registry) {
         scrape.count(&names::EGRESS_PACKETS, webrtc, counts.packets);
         scrape.count(&names::EGRESS_BYTES, webrtc, counts.bytes);
         scrape.count(&names::VIEWERS_OVERRUN, &[table], counts.overrun);
+        scrape.count(&names::VIEWER_FRAMES_DROPPED, &[table, "late"], counts.frames_late);
         scrape.count(&names::VIEWER_NACKS, &[table], counts.nacked);
         scrape.count(&names::RESENDS, &[table, "sent"], counts.resent);
         scrape.count(&names::RESENDS, &[table, "missed"], counts.resend_missed);
         scrape.count(&names::RESENDS, &[table, "refused"], counts.resend_refused);
         scrape.count(&names::KEYFRAME_REQUESTS, &[table, "asked"], counts.keyframes_asked);
+        scrape.count(&names::KEYFRAME_REQUESTS, &[table, "replayed"], counts.replays);
         scrape.count(&names::KEYFRAME_REQUESTS, &[table, "forwarded"], plis(&stream));
     }
 }

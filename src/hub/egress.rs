@@ -48,6 +48,11 @@ egress! {
     resend_refused,
     /// Keyframes that viewers asked for.
     keyframes_asked,
-    /// Cursors that the ring overtook: the viewer starts anew at a keyframe.
+    /// Times that a viewer asked for a keyframe at its start and was sent the GOP again.
+    replays,
+    /// Times that a viewer was too late, or overtaken by the ring, and was taken to a
+    /// keyframe.
     overrun,
+    /// Frames that these viewers were not sent.
+    frames_late,
 }

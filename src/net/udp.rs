@@ -11,6 +11,8 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::route::Route;
+
 /// Datagrams taken or given in one system call.
 pub const BATCH: usize = 64;
 /// Longest datagram taken whole; a longer one cannot be media of ours and is dropped.
@@ -160,12 +162,7 @@ pub enum Traffic {
 pub trait DatagramSink {
     /// Adds a datagram to `to` that `write` puts into the buffer ([`MAX_SEND`] bytes),
     /// returning its length, or `None` to add nothing.
-    fn push(
-        &mut self,
-        to: SocketAddr,
-        traffic: Traffic,
-        write: impl FnOnce(&mut [u8]) -> Option<usize>,
-    );
+    fn push(&mut self, to: Route, traffic: Traffic, write: impl FnOnce(&mut [u8]) -> Option<usize>);
 
     /// Whether the network takes nothing now: media waits at its cursors until it does.
     fn is_blocked(&self) -> bool {
@@ -253,7 +250,7 @@ impl SendBatch {
 impl DatagramSink for SendBatch {
     fn push(
         &mut self,
-        to: SocketAddr,
+        to: Route,
         _traffic: Traffic,
         write: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) {
@@ -263,7 +260,7 @@ impl DatagramSink for SendBatch {
         let slot = self.filled;
         if let Some(length) = write(&mut self.buffers[slot]) {
             self.lengths[slot] = length.min(MAX_SEND);
-            self.address_lengths[slot] = to_raw(to, self.ipv6, &mut self.addresses[slot]);
+            self.address_lengths[slot] = to_raw(to.peer, self.ipv6, &mut self.addresses[slot]);
             self.filled += 1;
         }
     }
@@ -360,7 +357,7 @@ mod tests {
             let (from, bytes) = received.datagram(i).unwrap();
             assert_eq!(from, client.local_addr().unwrap());
             assert_eq!(bytes, [i as u8; 100]);
-            batch.push(from, Traffic::Video, |out| {
+            batch.push(from.into(), Traffic::Video, |out| {
                 out[..100].copy_from_slice(bytes);
                 Some(100)
             });

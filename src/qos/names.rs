@@ -73,9 +73,10 @@ families! {
     EGRESS_BYTES Counter "railbird_egress_bytes_total" ["table", "transport"] "RTP payload bytes sent to viewers, without resends.";
     SEND_DROPPED Counter "railbird_send_dropped_total" [] "Datagrams that the kernel would not take.";
     VIEWERS_OVERRUN Counter "railbird_viewers_overrun_total" ["table"] "Times that a viewer fell so far behind that it was moved to the live edge.";
+    VIEWER_FRAMES_DROPPED Counter "railbird_viewer_frames_dropped_total" ["table", "reason"] "Frames that single viewers were not sent: late means that they were too far behind.";
     VIEWER_NACKS Counter "railbird_viewer_nacks_total" ["table"] "Packets that viewers asked for again.";
     RESENDS Counter "railbird_resends_total" ["table", "result"] "Packets that viewers asked for again, by what came of it.";
-    KEYFRAME_REQUESTS Counter "railbird_keyframe_requests_total" ["table", "direction"] "Keyframe requests: asked by viewers, forwarded to publishers.";
+    KEYFRAME_REQUESTS Counter "railbird_keyframe_requests_total" ["table", "direction"] "Keyframe requests: asked by viewers, answered with the GOP at their start (replayed), forwarded to publishers.";
     MEDIA_RTT Histogram "railbird_media_rtt_seconds" ["transport"] "Round-trip times from viewers' receiver reports.";
 
     MEDIA_DATAGRAMS Counter "railbird_media_datagrams_received_total" [] "Datagrams received on the media port.";

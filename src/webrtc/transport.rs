@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::dtls::{Dtls, DtlsError, DtlsIdentity, DtlsOutcome, DtlsRole, Fingerprint, SrtpKeys};
 use super::ice_lite::{Binding, BindingRequest, IceCredentials, StunReject};
 use super::srtp::{MAX_RTCP_OVERHEAD, OpenError, Profile, Sealer};
+use crate::route::Route;
 
 /// Paths that a peer may hold validated at once; with one more the oldest is forgotten.
 pub const MAX_PATHS: usize = 8;
@@ -81,7 +82,7 @@ pub enum TransportState {
 
 /// An address from which the peer has proven itself.
 struct Path {
-    address: SocketAddr,
+    route: Route,
     /// When it did so last.
     proven: Instant,
 }
@@ -89,7 +90,7 @@ struct Path {
 /// A binding request that passed [`Transport::authenticate`].
 pub struct ProvenBinding {
     binding: Binding,
-    from: SocketAddr,
+    route: Route,
     /// It used the credentials in force, not those before an ICE restart.
     current: bool,
 }
@@ -104,10 +105,10 @@ pub struct Transport {
     created: Instant,
     last_consent: Instant,
     paths: VecDeque<Path>,
-    selected: Option<SocketAddr>,
+    selected: Option<Route>,
     dtls: Dtls,
     srtp: Option<Box<SrtpKeys>>,
-    outbox: VecDeque<(SocketAddr, Vec<u8>)>,
+    outbox: VecDeque<(Route, Vec<u8>)>,
     state: TransportState,
 }
 
@@ -142,13 +143,13 @@ impl Transport {
 
     /// Where media goes: the nominated path, or the first validated one before
     /// nomination.
-    pub fn remote(&self) -> Option<SocketAddr> {
-        self.selected.or_else(|| self.paths.front().map(|path| path.address))
+    pub fn route(&self) -> Option<Route> {
+        self.selected.or_else(|| self.paths.front().map(|path| path.route))
     }
 
     /// Every address from which this peer has proven itself.
     pub fn paths(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.paths.iter().map(|path| path.address)
+        self.paths.iter().map(|path| path.route.peer)
     }
 
     /// The SRTP profile agreed on, once connected.
@@ -156,9 +157,9 @@ impl Transport {
         self.srtp.as_ref().map(|srtp| srtp.profile)
     }
 
-    /// Seals RTP for this peer, once connected.
-    pub fn sealer(&self) -> Option<&Sealer> {
-        self.srtp.as_ref().map(|srtp| &srtp.sealer)
+    /// What seals RTP for this peer: once, when connected.
+    pub fn take_sealer(&mut self) -> Option<Sealer> {
+        self.srtp.as_mut()?.sealer.take()
     }
 
     /// Adds the credentials of an ICE restart; the former ones stay valid until the
@@ -175,7 +176,7 @@ impl Transport {
     pub fn authenticate(
         &self,
         request: BindingRequest,
-        from: SocketAddr,
+        route: Route,
     ) -> Result<ProvenBinding, StunReject> {
         let at = self
             .credentials
@@ -183,22 +184,22 @@ impl Transport {
             .position(|c| c.ufrag == request.local_ufrag())
             .ok_or(StunReject::UnknownUfrag)?;
         let pwd = &self.credentials[at].pwd;
-        let binding = request.authenticate(pwd, from, self.identity.provider())?;
-        Ok(ProvenBinding { binding, from, current: at == 0 })
+        let binding = request.authenticate(pwd, route.peer, self.identity.provider())?;
+        Ok(ProvenBinding { binding, route, current: at == 0 })
     }
 
     /// Answers a binding request of a proven sender and takes its path in; returns the
     /// address that was forgotten to make room.
     pub fn accept(&mut self, now: Instant, proven: ProvenBinding) -> Option<SocketAddr> {
-        let ProvenBinding { binding, from, current } = proven;
+        let ProvenBinding { binding, route, current } = proven;
         if current {
             self.credentials.truncate(1);
         }
         self.last_consent = now;
-        self.send(from, binding.reply);
-        let forgotten = self.add_path(now, from);
+        self.send(route, binding.reply);
+        let forgotten = self.add_path(now, route);
         if binding.nominates {
-            self.selected = Some(from);
+            self.selected = Some(route);
         }
         if let Err(error) = self.dtls.start(now) {
             self.end(TransportEnd::Handshake(error));
@@ -211,13 +212,13 @@ impl Transport {
     /// can have that address now.
     pub fn holds(&self, now: Instant, address: SocketAddr) -> bool {
         let fresh = |path: &Path| now.saturating_duration_since(path.proven) < PATH_HOLD;
-        self.paths.iter().any(|path| path.address == address && fresh(path))
+        self.paths.iter().any(|path| path.route.peer == address && fresh(path))
     }
 
     /// Forgets a path whose address is another peer's now.
     pub fn forget_path(&mut self, address: SocketAddr) {
-        self.paths.retain(|path| path.address != address);
-        if self.selected == Some(address) {
+        self.paths.retain(|path| path.route.peer != address);
+        if self.selected.is_some_and(|route| route.peer == address) {
             self.selected = None;
         }
     }
@@ -260,10 +261,10 @@ impl Transport {
 
     /// Seals a compound RTCP packet and queues it for the peer.
     pub fn send_rtcp(&mut self, mut packet: Vec<u8>) {
-        let (Some(remote), Some(srtp)) = (self.remote(), self.srtp.as_mut()) else { return };
+        let (Some(route), Some(srtp)) = (self.route(), self.srtp.as_mut()) else { return };
         packet.reserve_exact(MAX_RTCP_OVERHEAD);
-        if srtp.sealer.seal_rtcp(&mut packet).is_ok() {
-            self.send(remote, packet);
+        if srtp.rtcp_sealer.seal_rtcp(&mut packet).is_ok() {
+            self.send(route, packet);
         }
     }
 
@@ -299,7 +300,7 @@ impl Transport {
     }
 
     /// The next datagram to send, and where to.
-    pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
+    pub fn poll_transmit(&mut self) -> Option<(Route, Vec<u8>)> {
         self.outbox.pop_front()
     }
 
@@ -310,29 +311,29 @@ impl Transport {
         }
     }
 
-    fn add_path(&mut self, now: Instant, address: SocketAddr) -> Option<SocketAddr> {
-        if let Some(path) = self.paths.iter_mut().find(|path| path.address == address) {
-            path.proven = now;
+    fn add_path(&mut self, now: Instant, route: Route) -> Option<SocketAddr> {
+        if let Some(path) = self.paths.iter_mut().find(|path| path.route.peer == route.peer) {
+            *path = Path { route, proven: now };
             return None;
         }
-        self.paths.push_back(Path { address, proven: now });
+        self.paths.push_back(Path { route, proven: now });
         if self.paths.len() <= MAX_PATHS {
             return None;
         }
         // The oldest, but not the one that media takes.
-        let oldest = self.paths.iter().position(|path| Some(path.address) != self.selected)?;
-        self.paths.remove(oldest).map(|path| path.address)
+        let oldest = self.paths.iter().position(|path| Some(path.route) != self.selected)?;
+        self.paths.remove(oldest).map(|path| path.route.peer)
     }
 
     fn collect_dtls(&mut self) {
         while let Some(datagram) = self.dtls.poll_transmit() {
-            if let Some(remote) = self.remote() {
-                self.send(remote, datagram.to_vec());
+            if let Some(route) = self.route() {
+                self.send(route, datagram.to_vec());
             }
         }
     }
 
-    fn send(&mut self, to: SocketAddr, datagram: Vec<u8>) {
+    fn send(&mut self, to: Route, datagram: Vec<u8>) {
         if self.outbox.len() == MAX_OUTBOX {
             self.outbox.pop_front();
         }

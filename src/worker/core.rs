@@ -20,9 +20,9 @@ use super::pool::Shared;
 use super::session::{NewSession, SessionId, SessionKind};
 use super::stats::WorkerStats;
 use super::streams::Streams;
-use crate::egress::fanout::SLICE_PAUSE;
-use crate::hub::EgressCounts;
+use crate::egress::fanout::PassContext;
 use crate::net::udp::DatagramSink;
+use crate::route::Route;
 use crate::webrtc::classify::{Class, classify};
 use crate::webrtc::ice_lite::{BindingRequest, IceCredentials, StunReject};
 
@@ -30,6 +30,8 @@ use crate::webrtc::ice_lite::{BindingRequest, IceCredentials, StunReject};
 const MAIL_PER_TURN: usize = 1024;
 /// Longest wait, so that a missed wake-up cannot last.
 const MAX_WAIT: Duration = Duration::from_millis(500);
+/// How long a network that takes nothing more is left alone.
+const BLOCKED_PAUSE: Duration = Duration::from_millis(1);
 
 /// The peers of one worker and all that happens to them. owner: the worker.
 pub(super) struct Core<S> {
@@ -45,6 +47,8 @@ pub(super) struct Core<S> {
     by_address: HashMap<SocketAddr, usize>,
     by_session: HashMap<SessionId, usize>,
     streams: Streams,
+    /// Viewers that were sent their first picture in this pass.
+    started: Vec<usize>,
     /// The peers that publish.
     publishers: Vec<usize>,
     /// When peers are due; an entry is stale unless the peer's `scheduled` equals it.
@@ -67,6 +71,7 @@ impl<S: DatagramSink> Core<S> {
             by_ufrag: HashMap::new(),
             by_address: HashMap::new(),
             by_session: HashMap::new(),
+            started: Vec::new(),
             publishers: Vec::new(),
             timers: BinaryHeap::new(),
             stopping: false,
@@ -113,7 +118,13 @@ impl<S: DatagramSink> Core<S> {
         if self.mailbox.is_poked() || !self.inbox.is_empty() {
             return Duration::ZERO;
         }
-        let mut wait = if self.streams.any_touched() { SLICE_PAUSE } else { MAX_WAIT };
+        let mut wait = MAX_WAIT;
+        if let Some(at) = self.streams.poll_timeout(now) {
+            wait = at.saturating_duration_since(now).min(MAX_WAIT);
+            if self.sink.is_blocked() {
+                wait = wait.max(BLOCKED_PAUSE);
+            }
+        }
         if let Some(Reverse((at, _))) = self.timers.peek() {
             wait = wait.min(at.saturating_duration_since(now));
         }
@@ -125,7 +136,7 @@ impl<S: DatagramSink> Core<S> {
     pub(super) fn handle_datagram(
         &mut self,
         now: Instant,
-        from: SocketAddr,
+        from: Route,
         bytes: &mut [u8],
         fresh: bool,
     ) {
@@ -133,8 +144,8 @@ impl<S: DatagramSink> Core<S> {
         if class == Class::Stun {
             return self.handle_stun(now, from, bytes, fresh);
         }
-        let Some(&key) = self.by_address.get(&from) else {
-            let owner = if fresh { self.shared.directory.owner_of(from) } else { None };
+        let Some(&key) = self.by_address.get(&from.peer) else {
+            let owner = if fresh { self.shared.directory.owner_of(from.peer) } else { None };
             return match owner {
                 Some(owner) if owner != self.index => self.forward(owner, from, bytes),
                 _ => self.stats.reject("unknown_peer"),
@@ -158,7 +169,7 @@ impl<S: DatagramSink> Core<S> {
         self.settle(now, key);
     }
 
-    fn handle_stun(&mut self, now: Instant, from: SocketAddr, bytes: &[u8], fresh: bool) {
+    fn handle_stun(&mut self, now: Instant, from: Route, bytes: &[u8], fresh: bool) {
         let request = match BindingRequest::parse(bytes) {
             Ok(request) => request,
             Err(reject) => return self.stats.reject(reject.as_str()),
@@ -166,7 +177,7 @@ impl<S: DatagramSink> Core<S> {
         let key = match self.by_ufrag.get(request.local_ufrag()) {
             Some(key) => *key,
             None => match self.shared.directory.claim(request.local_ufrag(), self.index) {
-                Claim::New(session) => self.take_in(now, *session),
+                Claim::New(session) => self.take_in(*session),
                 Claim::Owned(owner) if owner != self.index && fresh => {
                     return self.forward(owner, from, bytes);
                 }
@@ -188,10 +199,11 @@ impl<S: DatagramSink> Core<S> {
         now: Instant,
         key: usize,
         request: BindingRequest,
-        from: SocketAddr,
+        route: Route,
     ) -> Result<(), StunReject> {
         let Some(peer) = self.peers.get(key) else { return Ok(()) };
-        let (id, proven) = (peer.id, peer.transport.authenticate(request, from)?);
+        let (id, proven) = (peer.id, peer.transport.authenticate(request, route)?);
+        let from = route.peer;
         let holder = self.by_address.get(&from).copied();
         if holder != Some(key)
             && let Some(other) = holder.and_then(|holder| self.peers.get_mut(holder))
@@ -219,7 +231,7 @@ impl<S: DatagramSink> Core<S> {
         Ok(())
     }
 
-    fn forward(&self, owner: usize, from: SocketAddr, bytes: &[u8]) {
+    fn forward(&self, owner: usize, from: Route, bytes: &[u8]) {
         if let Some(mailbox) = self.shared.mailboxes.get(owner) {
             self.stats.forwarded.fetch_add(1, Ordering::Relaxed);
             mailbox.pass_on(Stray { from, bytes: bytes.to_vec() });
@@ -227,12 +239,12 @@ impl<S: DatagramSink> Core<S> {
     }
 
     /// Makes a claimed session a peer of this worker.
-    fn take_in(&mut self, now: Instant, session: NewSession) -> usize {
+    fn take_in(&mut self, session: NewSession) -> usize {
         let id = session.id;
         let ufrag = session.credentials.ufrag.clone();
         let entry = self.peers.vacant_entry();
         let key = entry.key();
-        let peer = Peer::new(session, &mut self.streams, &self.shared, &self.mailbox, now);
+        let peer = Peer::new(session, &mut self.streams, &self.shared, &self.mailbox);
         if peer.role.kind() == SessionKind::Publisher {
             self.publishers.push(key);
         }
@@ -257,7 +269,7 @@ impl<S: DatagramSink> Core<S> {
                 // To be wired.
                 Mail::ChooseLayer { session: _ } => {}
                 Mail::StreamEnded(stream) => {
-                    for key in self.streams.end(stream) {
+                    for key in self.streams.peers_of(stream) {
                         self.end(now, key, "stream_ended");
                     }
                 }
@@ -300,28 +312,15 @@ impl<S: DatagramSink> Core<S> {
         }
     }
 
-    /// Advances every viewer of every stream whose rings have grown.
+    /// Sends the viewers what is new in their streams.
     fn fan_out(&mut self, now: Instant) {
-        let mut send = Outlet { shared: &self.shared, stats: &self.stats, sink: &mut self.sink };
-        for stream in self.streams.take_touched() {
-            let mut behind = false;
-            let mut counts = EgressCounts::default();
-            for i in 0..stream.viewers.len() {
-                let Some(peer) = self.peers.get_mut(stream.viewers[i]) else { continue };
-                let pumped = peer.pump(now, stream, &mut counts, &mut send);
-                behind |= pumped.behind;
-                if pumped.first_report {
-                    // Lip sync waits for it, and nothing else may be due for seconds.
-                    peer.scheduled = Some(now);
-                    self.timers.push(Reverse((now, stream.viewers[i])));
-                }
-            }
-            // Another starts the next pass: nobody is always last.
-            if !stream.viewers.is_empty() {
-                stream.viewers.rotate_left(1);
-            }
-            stream.touched |= behind;
-            stream.stream.egress.add(&counts);
+        let context = PassContext::new(now, self.shared.clock.utc(now));
+        self.streams.pass(&context, &mut self.sink, &mut self.started);
+        for key in self.started.drain(..) {
+            let Some(peer) = self.peers.get_mut(key) else { continue };
+            peer.started(now, &self.shared);
+            peer.scheduled = Some(now);
+            self.timers.push(Reverse((now, key)));
         }
     }
 
@@ -344,7 +343,8 @@ impl<S: DatagramSink> Core<S> {
     fn settle(&mut self, now: Instant, key: usize) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.greet(now, key, &self.shared, &mut self.streams);
-        let over = peer.advance(now, &self.shared);
+        peer.follow(&mut self.streams);
+        let over = peer.advance(now, &self.shared, &self.streams);
         peer.transmit(&mut self.sink);
         if let Some(reason) = over {
             return self.end(now, key, reason);
@@ -358,7 +358,7 @@ impl<S: DatagramSink> Core<S> {
 
     fn end(&mut self, now: Instant, key: usize, reason: &'static str) {
         let Some(mut peer) = self.peers.try_remove(key) else { return };
-        peer.close(now);
+        peer.close(now, &self.streams);
         peer.transmit(&mut self.sink);
         for ufrag in &peer.ufrags {
             self.by_ufrag.remove(ufrag);
@@ -382,7 +382,7 @@ impl<S: DatagramSink> Core<S> {
             "session ended"
         );
         self.shared.metrics.session_ended(peer.role.kind().as_str(), reason);
-        peer.leave(key, reason, &mut self.streams);
+        peer.leave(reason, &mut self.streams);
     }
 
     /// Ends every session.

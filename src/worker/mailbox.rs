@@ -1,6 +1,5 @@
 //! How a worker is reached from other threads: bounded queues and a wake-up.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Wake;
@@ -10,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::session::SessionId;
 use crate::hub::{PacketSink, StreamId};
 use crate::media::{LayerId, Packet};
+use crate::route::Route;
 use crate::webrtc::ice_lite::IceCredentials;
 
 /// Packets that may wait for one worker: 0.2 s of 200 tables at 2.5 Mbit/s. Past it
@@ -31,7 +31,7 @@ pub(super) struct Media {
 
 /// A datagram that the kernel gave to another worker's socket.
 pub(super) struct Stray {
-    pub(super) from: SocketAddr,
+    pub(super) from: Route,
     pub(super) bytes: Vec<u8>,
 }
 

@@ -1,7 +1,7 @@
 //! One peer on its worker: a transport, and what it carries.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -10,11 +10,13 @@ use super::pool::Shared;
 use super::session::{NewRole, NewSession, SessionId, SessionKind, end_reason};
 use super::stats::WorkerStats;
 use super::streams::Streams;
-use crate::egress::fanout::{FanoutStream, SendContext, Viewer, ViewerSeed};
-use crate::hub::{EgressCounts, Stream, TableName};
+use crate::egress::fanout::{PassContext, Seat, ViewerSpec};
+use crate::hub::{Stream, TableName};
 use crate::ingest::whip::{ReceiverSettings, WhipPublisher};
 use crate::net::udp::{DatagramSink, Traffic};
 use crate::qos::Transport as AudienceTransport;
+use crate::route::Route;
+use crate::webrtc::negotiated::SendTrack;
 use crate::webrtc::rtcp;
 use crate::webrtc::transport::{Transport, TransportState};
 
@@ -25,24 +27,37 @@ pub(super) struct Outlet<'a, S> {
     pub(super) sink: &'a mut S,
 }
 
-/// What a pass over a viewer leaves to do.
-#[derive(Clone, Copy, Default)]
-pub(super) struct PeerPumped {
-    /// There is more in the rings.
-    pub(super) behind: bool,
-    /// The viewer is due for its first sender report.
-    pub(super) first_report: bool,
+/// Sender reports come this often (RFC 3550 §6.2 allows less than 5 s with rtcp-rsize).
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A viewer on its way to its seat.
+pub(super) struct Arrival {
+    tracks: Vec<SendTrack>,
+    seeds: Vec<u64>,
 }
 
 pub(super) enum Role {
-    Viewer { viewer: Option<Viewer>, stream: Arc<Stream> },
+    Viewer(Box<Audience>),
     Publisher(Box<WhipPublisher>),
+}
+
+/// What a viewer's session has in its stream.
+pub(super) struct Audience {
+    pub(super) stream: Arc<Stream>,
+    /// It counts as a member of its stream.
+    member: bool,
+    /// Until it is connected.
+    arrival: Option<Arrival>,
+    seat: Option<Seat>,
+    /// Where its packets are sent.
+    route: Option<Route>,
+    next_report: Option<Instant>,
 }
 
 impl Role {
     pub(super) const fn kind(&self) -> SessionKind {
         match self {
-            Self::Viewer { .. } => SessionKind::Viewer,
+            Self::Viewer(_) => SessionKind::Viewer,
             Self::Publisher(_) => SessionKind::Publisher,
         }
     }
@@ -69,7 +84,6 @@ impl Peer {
         streams: &mut Streams,
         shared: &Shared,
         mailbox: &Arc<Mailbox>,
-        now: Instant,
     ) -> Self {
         let NewSession { id, table, credentials, remote_dtls, created, role, .. } = session;
         let settings = &shared.settings;
@@ -79,12 +93,16 @@ impl Peer {
             Transport::new(identity, credentials, remote_dtls, settings.timeouts, created);
         let role = match role {
             NewRole::Viewer { stream, tracks } => {
-                let seed = ViewerSeed { tracks: tracks.iter().map(|_| rand::random()).collect() };
-                let cname = id.to_string();
-                let viewer = streams.open(&stream).map(|fanout| {
-                    Viewer::new(fanout, tracks, &seed, cname, settings.playout_delay, now)
-                });
-                Role::Viewer { viewer, stream }
+                let seeds = tracks.iter().map(|_| rand::random()).collect();
+                Role::Viewer(Box::new(Audience {
+                    // Now, so that the rings fill while the peer connects.
+                    member: streams.enter(&stream),
+                    stream,
+                    arrival: Some(Arrival { tracks, seeds }),
+                    seat: None,
+                    route: None,
+                    next_report: None,
+                }))
             }
             NewRole::Publisher { publisher, tracks, owner } => {
                 // Commands that came before are looked at in the first `advance`.
@@ -129,14 +147,57 @@ impl Peer {
             "session connected"
         );
         match &mut self.role {
-            Role::Viewer { viewer, stream } => match streams.open(stream) {
-                Some(fanout) => {
-                    fanout.viewers.push(key);
-                    fanout.touched = true;
-                }
-                None => *viewer = None,
-            },
+            Role::Viewer(_) => self.take_seat(now, key, shared, streams),
             Role::Publisher(publisher) => publisher.connected(now),
+        }
+    }
+
+    fn take_seat(&mut self, now: Instant, key: usize, shared: &Shared, streams: &mut Streams) {
+        let Role::Viewer(audience) = &mut self.role else { return };
+        let (Some(route), Some(fanout)) =
+            (self.transport.route(), streams.get_mut(audience.stream.id))
+        else {
+            return;
+        };
+        if let (Some(arrival), Some(sealer)) =
+            (audience.arrival.take(), self.transport.take_sealer())
+        {
+            let spec = ViewerSpec {
+                peer: key,
+                to: route,
+                sealer,
+                tracks: arrival.tracks,
+                seeds: arrival.seeds,
+                cname: self.id.to_string(),
+                playout_delay: shared.settings.playout_delay,
+            };
+            audience.seat = Some(fanout.join(now, spec));
+            audience.route = Some(route);
+        }
+    }
+
+    /// Lets media follow where the peer has gone.
+    pub(super) fn follow(&mut self, streams: &mut Streams) {
+        let Role::Viewer(audience) = &mut self.role else { return };
+        let route = self.transport.route();
+        if route == audience.route {
+            return;
+        }
+        if let (Some(route), Some(seat)) = (route, audience.seat)
+            && let Some(fanout) = streams.get_mut(audience.stream.id)
+        {
+            fanout.redirect(seat, route);
+            audience.route = Some(route);
+        }
+    }
+
+    /// A viewer was sent its first picture; it is due for its first sender report.
+    pub(super) fn started(&mut self, now: Instant, shared: &Shared) {
+        let after = now.saturating_duration_since(self.created);
+        shared.metrics.first_frame(AudienceTransport::WebRtc, after);
+        if let Role::Viewer(audience) = &mut self.role {
+            // Lip sync waits for it.
+            audience.next_report = Some(now);
         }
     }
 
@@ -146,7 +207,7 @@ impl Peer {
             Err(error) => return stats.reject(error.as_str()),
         };
         match &mut self.role {
-            Role::Viewer { .. } => stats.reject("rtp_unexpected"),
+            Role::Viewer(_) => stats.reject("rtp_unexpected"),
             Role::Publisher(publisher) => {
                 let packet = Bytes::copy_from_slice(&packet[..len]);
                 if let Err(reason) = publisher.handle_rtp(now, packet) {
@@ -172,47 +233,18 @@ impl Peer {
         };
         match &mut self.role {
             Role::Publisher(publisher) => publisher.handle_rtcp(now, &messages),
-            Role::Viewer { viewer: Some(viewer), stream } => {
-                let (Some(sealer), Some(to)) = (self.transport.sealer(), self.transport.remote())
+            Role::Viewer(audience) => {
+                let (Some(seat), Some(fanout)) =
+                    (audience.seat, streams.get_mut(audience.stream.id))
                 else {
                     return;
                 };
-                let utc = outlet.shared.clock.utc(now);
-                let context = SendContext { now, utc, sealer, to };
-                let Some(fanout) = streams.get_mut(stream.id) else { return };
-                let mut counts = EgressCounts::default();
-                let rtt = viewer.handle_rtcp(&messages, fanout, &context, &mut counts, outlet.sink);
-                stream.egress.add(&counts);
-                if let Some(rtt) = rtt {
+                let context = PassContext::new(now, outlet.shared.clock.utc(now));
+                if let Some(rtt) = fanout.handle_rtcp(seat, &messages, &context, outlet.sink) {
                     outlet.shared.metrics.media_rtt(AudienceTransport::WebRtc, rtt);
                 }
             }
-            Role::Viewer { viewer: None, .. } => {}
         }
-    }
-
-    /// Sends a viewer what is new in its stream's rings.
-    pub(super) fn pump<S: DatagramSink>(
-        &mut self,
-        now: Instant,
-        fanout: &mut FanoutStream,
-        counts: &mut EgressCounts,
-        outlet: &mut Outlet<'_, S>,
-    ) -> PeerPumped {
-        let Role::Viewer { viewer: Some(viewer), .. } = &mut self.role else {
-            return PeerPumped::default();
-        };
-        let (Some(sealer), Some(to)) = (self.transport.sealer(), self.transport.remote()) else {
-            return PeerPumped::default();
-        };
-        let context = SendContext { now, utc: outlet.shared.clock.utc(now), sealer, to };
-        let had_report = viewer.poll_timeout().is_some();
-        let behind = viewer.pump(fanout, &context, counts, outlet.sink);
-        if viewer.take_started(fanout) {
-            let after = now.saturating_duration_since(self.created);
-            outlet.shared.metrics.first_frame(AudienceTransport::WebRtc, after);
-        }
-        PeerPumped { behind, first_report: !had_report && viewer.poll_timeout().is_some() }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
@@ -223,18 +255,32 @@ impl Peer {
     }
 
     /// Carries out what has come up; returns why the session is over, when it is.
-    pub(super) fn advance(&mut self, now: Instant, shared: &Shared) -> Option<&'static str> {
+    pub(super) fn advance(
+        &mut self,
+        now: Instant,
+        shared: &Shared,
+        streams: &Streams,
+    ) -> Option<&'static str> {
         if let TransportState::Ended(end) = self.transport.state() {
             return Some(end.as_str());
         }
         match &mut self.role {
-            Role::Viewer { viewer: Some(viewer), stream } if !stream.is_ended() => {
-                if let Some(report) = viewer.poll_rtcp(now, shared.clock.utc(now)) {
-                    self.transport.send_rtcp(report);
+            Role::Viewer(audience) => {
+                if !audience.member || audience.stream.is_ended() {
+                    return Some("stream_ended");
+                }
+                if audience.next_report.is_some_and(|at| at <= now) {
+                    audience.next_report = Some(now + REPORT_INTERVAL);
+                    let fanout = streams.get(audience.stream.id);
+                    let report = fanout.zip(audience.seat).and_then(|(fanout, seat)| {
+                        fanout.sender_report(seat, shared.clock.utc(now))
+                    });
+                    if let Some(report) = report {
+                        self.transport.send_rtcp(report);
+                    }
                 }
                 None
             }
-            Role::Viewer { .. } => Some("stream_ended"),
             Role::Publisher(publisher) => {
                 let over = publisher.advance(now);
                 while let Some(feedback) = publisher.poll_rtcp(now) {
@@ -256,7 +302,7 @@ impl Peer {
 
     pub(super) fn poll_timeout(&self) -> Instant {
         let role = match &self.role {
-            Role::Viewer { viewer, .. } => viewer.as_ref().and_then(Viewer::poll_timeout),
+            Role::Viewer(audience) => audience.next_report,
             Role::Publisher(publisher) => publisher.poll_timeout(),
         };
         let transport = self.transport.poll_timeout();
@@ -264,9 +310,10 @@ impl Peer {
     }
 
     /// Says goodbye to the peer.
-    pub(super) fn close(&mut self, now: Instant) {
-        if let Role::Viewer { viewer: Some(viewer), .. } = &self.role
-            && let Some(farewell) = viewer.farewell()
+    pub(super) fn close(&mut self, now: Instant, streams: &Streams) {
+        if let Role::Viewer(audience) = &self.role
+            && let Some((fanout, seat)) = streams.get(audience.stream.id).zip(audience.seat)
+            && let Some(farewell) = fanout.farewell(seat)
         {
             self.transport.send_rtcp(farewell);
         }
@@ -274,9 +321,12 @@ impl Peer {
     }
 
     /// Gives up the peer's place in the hub.
-    pub(super) fn leave(self, key: usize, reason: &'static str, streams: &mut Streams) {
+    pub(super) fn leave(self, reason: &'static str, streams: &mut Streams) {
         match self.role {
-            Role::Viewer { stream, .. } => streams.leave(stream.id, key),
+            Role::Viewer(audience) if audience.member => {
+                streams.leave(audience.stream.id, audience.seat);
+            }
+            Role::Viewer(_) => {}
             Role::Publisher(publisher) => publisher.end(end_reason(reason)),
         }
     }

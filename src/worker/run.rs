@@ -93,7 +93,7 @@ impl Worker {
                     continue;
                 };
                 self.stats.bytes_received.fetch_add(datagram.len() as u64, Ordering::Relaxed);
-                self.core.handle_datagram(now, from, datagram, true);
+                self.core.handle_datagram(now, from.into(), datagram, true);
             }
             if count < BATCH {
                 return true;

@@ -5,17 +5,17 @@
 //! bounded slice at a time; joining is nothing but a cursor that starts at the
 //! GOP, and a NACK is a look back into the ring.
 
-mod cache;
+mod header;
 mod ladder;
 mod layers;
 mod rate;
+mod ring;
+mod source;
 mod stream;
 mod track;
 mod viewer;
+mod watching;
 
-pub use cache::LayerCache;
-pub use layers::{LayerChooser, LayerState, Switch, SwitchReason, Target};
-pub use rate::RateMeter;
-pub use stream::FanoutStream;
-pub use track::SLICE_PAUSE;
-pub use viewer::{SendContext, Viewer, ViewerSeed};
+pub use stream::{FanoutStream, Seat};
+pub use viewer::{PassContext, ViewerQuality, ViewerSpec};
+pub use watching::{Sent, WatchedTrack, Watching};

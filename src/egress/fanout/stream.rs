@@ -1,109 +1,234 @@
-//! One stream on one worker: its rings, and what its viewers ask of its source.
+//! One stream on one worker: its source, its viewers, and whose turn it is.
+//!
+//! Whenever the source releases packets, a *round* goes over all viewers and gives each
+//! a slice. Who has more coming, such as a newcomer with its GOP, waits in a queue for
+//! its next slice, so that the rounds of the others are not longer for it. A pass does
+//! a bounded number of packets and can be left and taken up again anywhere: what is not
+//! sent yet waits at the viewers' cursors, and nowhere else.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::cache::LayerCache;
-use crate::codec::MediaKind;
-use crate::hub::{Stream, SubscriptionId};
+use slab::Slab;
+
+use super::header::HeaderForms;
+use super::source::Source;
+use super::viewer::{PassContext, Viewer, ViewerQuality, ViewerSpec};
+use crate::hub::{EgressCounts, Stream, SubscriptionId};
 use crate::media::{LayerId, Packet};
+use crate::net::udp::DatagramSink;
+use crate::route::Route;
+use crate::time::Utc;
+use crate::webrtc::rtcp::Rtcp;
 
-/// Requests of one worker's viewers for the same layer within this time are one.
-const KEYFRAME_COALESCE: Duration = Duration::from_millis(100);
-/// A simulcast layer that was silent for longer has stopped: browsers drop layers
-/// when the uplink or the CPU does not carry them.
-const LAYER_SILENCE: Duration = Duration::from_secs(1);
-
-/// One layer's ring and what is going on with it.
-struct Layer {
-    cache: LayerCache,
-    last_packet: Option<Instant>,
-    last_request: Option<Instant>,
-}
+/// A viewer's place in its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat(usize);
 
 /// A stream that this worker's viewers watch. owner: the worker.
 pub struct FanoutStream {
-    /// The stream.
-    pub stream: Arc<Stream>,
-    /// The subscription that feeds the rings; ended when the last viewer leaves.
+    /// The subscription that feeds the rings; ended when the last member leaves.
     pub subscription: Option<SubscriptionId>,
-    /// The worker's keys of the viewers.
-    pub viewers: Vec<usize>,
-    /// A ring has grown, or a viewer is behind, since the last pass.
-    pub touched: bool,
-    layers: Vec<Vec<Layer>>,
+    /// Sessions that watch or are about to.
+    pub members: usize,
+    source: Source,
+    viewers: Slab<Viewer>,
+    forms: HeaderForms,
+    round: Round,
+    /// Who waits for its next slice, and until when; the times only rise.
+    queue: VecDeque<(Instant, usize)>,
+}
+
+/// Which seats a round has still to visit.
+#[derive(Default)]
+struct Round {
+    next: usize,
+    left: usize,
+}
+
+impl Round {
+    /// Starts a round over `seats`, or adds to one under way: whoever it has visited is
+    /// visited again, after the others.
+    fn start(&mut self, seats: usize) {
+        if self.left == 0 && seats > 0 {
+            // Another seat is the first each time: nobody is always last. A stride that
+            // is no fraction of their number takes all of them in turn.
+            self.next = (self.next + seats / 3 + 1) % seats;
+        }
+        self.left = seats;
+    }
+
+    fn step(&mut self, seats: usize) -> Option<usize> {
+        if self.left == 0 || seats == 0 {
+            self.left = 0;
+            return None;
+        }
+        self.left -= 1;
+        let seat = if self.next < seats { self.next } else { 0 };
+        self.next = seat + 1;
+        Some(seat)
+    }
 }
 
 impl FanoutStream {
-    /// A stream with empty rings.
+    /// A stream with empty rings and no viewers.
     pub fn new(stream: Arc<Stream>) -> Self {
-        let layers = stream.tracks.iter().map(|track| {
-            let layer = |_: &String| Layer {
-                cache: LayerCache::new(track.kind()),
-                last_packet: None,
-                last_request: None,
-            };
-            track.rids.iter().map(layer).collect()
-        });
         Self {
-            layers: layers.collect(),
-            stream,
             subscription: None,
-            viewers: Vec::new(),
-            touched: false,
+            members: 0,
+            source: Source::new(stream),
+            viewers: Slab::new(),
+            forms: HeaderForms::default(),
+            round: Round::default(),
+            queue: VecDeque::new(),
         }
+    }
+
+    /// The stream as the hub knows it.
+    pub fn stream(&self) -> &Arc<Stream> {
+        &self.source.stream
     }
 
     /// Takes a packet of `layer` into its ring.
-    pub fn push(&mut self, now: Instant, id: LayerId, packet: Arc<Packet>) {
-        if let Some(layer) = self.layer_mut(id) {
-            layer.cache.push(packet);
-            layer.last_packet = Some(now);
-            self.touched = true;
+    pub fn push(&mut self, now: Instant, layer: LayerId, packet: Arc<Packet>) {
+        self.source.push(now, layer, packet);
+    }
+
+    /// Gives a viewer a seat; it is sent the current GOP in the next pass.
+    pub fn join(&mut self, now: Instant, spec: ViewerSpec) -> Seat {
+        let viewer = Viewer::new(spec, &self.source, &mut self.forms, now);
+        let seat = self.viewers.insert(viewer);
+        self.enqueue(now, seat);
+        Seat(seat)
+    }
+
+    /// Takes a viewer out.
+    pub fn leave(&mut self, seat: Seat) {
+        self.viewers.try_remove(seat.0);
+    }
+
+    /// The viewers' peers.
+    pub fn peers(&self) -> impl Iterator<Item = usize> + '_ {
+        self.viewers.iter().map(|(_, viewer)| viewer.peer)
+    }
+
+    /// Sends a viewer's packets to another address from now on.
+    pub fn redirect(&mut self, seat: Seat, to: Route) {
+        if let Some(viewer) = self.viewers.get_mut(seat.0) {
+            viewer.line.to = to;
         }
     }
 
-    /// The ring of a layer.
-    pub fn cache(&self, id: LayerId) -> Option<&LayerCache> {
-        let layer = self.layers.get(usize::from(id.track))?.get(usize::from(id.layer))?;
-        Some(&layer.cache)
+    /// Sends viewers what is new, about `budget` packets at most. `started` is told the
+    /// peer of each viewer that is sent its first picture. Returns what is left of the
+    /// budget.
+    pub fn pass(
+        &mut self,
+        context: &PassContext,
+        mut budget: usize,
+        sink: &mut impl DatagramSink,
+        started: &mut Vec<usize>,
+    ) -> usize {
+        if self.source.release(context.now) {
+            self.round.start(self.viewers.capacity());
+        }
+        let mut counts = EgressCounts::default();
+        while budget > 0 && !sink.is_blocked() {
+            let Some(seat) = self.next_seat(context.now) else { break };
+            let before = counts.packets;
+            self.visit(seat, context, &mut counts, sink, started);
+            // A visit to somebody who is up to date costs something too.
+            budget = budget.saturating_sub((counts.packets - before).max(1) as usize);
+        }
+        self.source.stream.egress.add(&counts);
+        budget
     }
 
-    /// The layer of `track` to watch: of those that flow the one with the most
-    /// pixels, and among equals the last in the publisher's order.
-    pub fn best_layer(&self, track: u8, now: Instant) -> LayerId {
-        let layers = self.layers.get(usize::from(track)).map_or(&[][..], Vec::as_slice);
-        let flows = |layer: &Layer| {
-            layer.last_packet.is_some_and(|at| now.saturating_duration_since(at) < LAYER_SILENCE)
-        };
-        let ids = (0..layers.len()).map(|layer| LayerId { track, layer: layer as u8 });
-        ids.max_by_key(|id| (flows(&layers[usize::from(id.layer)]), self.pixels(*id), id.layer))
-            .unwrap_or(LayerId { track, layer: 0 })
+    /// When [`Self::pass`] has something to do.
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        if self.round.left > 0 {
+            return Some(now);
+        }
+        let slice = self.queue.front().map(|(at, _)| *at);
+        slice.into_iter().chain(self.source.release_at()).min()
     }
 
-    /// Asks the source for a keyframe of `layer`, unless that was done just now.
-    pub fn request_keyframe(&mut self, now: Instant, id: LayerId) {
-        let Some(layer) = self.layer_mut(id) else { return };
-        let recent = |at: Instant| now.saturating_duration_since(at) < KEYFRAME_COALESCE;
-        if layer.last_request.is_some_and(recent) {
+    /// Takes the messages of a viewer's compound RTCP packet; returns the round-trip
+    /// time when they tell it.
+    pub fn handle_rtcp(
+        &mut self,
+        seat: Seat,
+        messages: &[Rtcp],
+        context: &PassContext,
+        sink: &mut impl DatagramSink,
+    ) -> Option<std::time::Duration> {
+        let viewer = self.viewers.get_mut(seat.0)?;
+        let mut counts = EgressCounts::default();
+        let rtt = viewer.handle_rtcp(messages, &mut self.source, context, &mut counts, sink);
+        self.source.stream.egress.add(&counts);
+        if counts.replays > 0 {
+            self.enqueue(context.now, seat.0);
+        }
+        rtt
+    }
+
+    /// A viewer's sender reports (RFC 3550 §6.4.1), to be sealed.
+    pub fn sender_report(&self, seat: Seat, utc: Utc) -> Option<Vec<u8>> {
+        self.viewers.get(seat.0)?.sender_report(utc)
+    }
+
+    /// What tells a viewer that its streams are over (RFC 3550 §6.6), to be sealed.
+    pub fn farewell(&self, seat: Seat) -> Option<Vec<u8>> {
+        self.viewers.get(seat.0)?.farewell()
+    }
+
+    /// What a viewer's reports said last.
+    pub fn quality(&self, seat: Seat) -> Option<ViewerQuality> {
+        Some(self.viewers.get(seat.0)?.quality())
+    }
+
+    /// Who is next: whoever's slice is due, else the round.
+    fn next_seat(&mut self, now: Instant) -> Option<usize> {
+        if let Some((_, seat)) = self.queue.pop_front_if(|(at, _)| *at <= now) {
+            if let Some(viewer) = self.viewers.get_mut(seat) {
+                viewer.queued = false;
+            }
+            return Some(seat);
+        }
+        self.round.step(self.viewers.capacity())
+    }
+
+    fn visit(
+        &mut self,
+        seat: usize,
+        context: &PassContext,
+        counts: &mut EgressCounts,
+        sink: &mut impl DatagramSink,
+        started: &mut Vec<usize>,
+    ) {
+        let Some(viewer) = self.viewers.get_mut(seat).filter(|viewer| !viewer.queued) else {
             return;
+        };
+        let visit = viewer.pump(&mut self.source, context, counts, sink);
+        if visit.started {
+            started.push(viewer.peer);
         }
-        layer.last_request = Some(now);
-        // A full queue means that many others ask; the viewer asks again.
-        let _ = self.stream.request_keyframe(id);
+        if let Some(at) = visit.next_slice {
+            self.enqueue(at, seat);
+        }
     }
 
-    /// The kind of a track of the stream.
-    pub fn kind(&self, track: u8) -> Option<MediaKind> {
-        self.stream.tracks.get(usize::from(track)).map(|info| info.kind())
-    }
-
-    fn pixels(&self, id: LayerId) -> u64 {
-        let snapshot = self.stream.layer_snapshot(id).unwrap_or_default();
-        u64::from(snapshot.width) * u64::from(snapshot.height)
-    }
-
-    fn layer_mut(&mut self, id: LayerId) -> Option<&mut Layer> {
-        self.layers.get_mut(usize::from(id.track))?.get_mut(usize::from(id.layer))
+    /// Puts a viewer into the queue, unless it is there.
+    fn enqueue(&mut self, at: Instant, seat: usize) {
+        let Some(viewer) = self.viewers.get_mut(seat).filter(|viewer| !viewer.queued) else {
+            return;
+        };
+        viewer.queued = true;
+        // All wait equally long; who is to be visited at once goes to the front.
+        match self.queue.back() {
+            Some((last, _)) if at < *last => self.queue.push_front((at, seat)),
+            _ => self.queue.push_back((at, seat)),
+        }
     }
 }

@@ -1,25 +1,34 @@
 //! One track of one viewer: a cursor into the ring, and the viewer's own numbers.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cache::LayerCache;
-use super::viewer::SendContext;
+use super::header::{HeaderValues, Headers, Stamps};
+use super::ring::{Ring, Slot};
+use super::viewer::{Line, PassContext};
 use crate::codec::MediaKind;
 use crate::hub::EgressCounts;
-use crate::media::{LayerId, Packet};
+use crate::media::LayerId;
 use crate::net::udp::{DatagramSink, Traffic};
-use crate::rtp::extensions::{AbsCaptureTime, AbsSendTime, PlayoutDelay};
-use crate::rtp::{HeaderFields, write_header};
+use crate::rtp::HeaderFields;
+use crate::rtp::extensions::AbsCaptureTime;
 use crate::time::Utc;
 use crate::webrtc::negotiated::SendTrack;
 
-/// Packets sent to one viewer in one pass at most: a GSO buffer's worth twice over.
-/// A newcomer gets its GOP in such slices, so that nobody waits for it.
-const SLICE: usize = 32;
-/// Pause between two slices: a newcomer is sent its GOP at 16 000 packets a second at
-/// most, and not in one burst that its path would drop.
-pub const SLICE_PAUSE: Duration = Duration::from_millis(2);
+/// Packets sent to one viewer at a time at most: what one system call takes as a batch
+/// of segments.
+pub(super) const SLICE: usize = 16;
+/// Pause between two slices to a viewer: a keyframe of 80 packets leaves within 20 ms
+/// and not in one burst that the last mile would drop, and a newcomer is sent its GOP at
+/// 4 000 packets a second.
+const SLICE_PAUSE: Duration = Duration::from_millis(4);
+/// A viewer that is this far behind the live edge loses frames until the next keyframe:
+/// what is later than this is of no use to a player who bets. Catching up with the GOP
+/// at the start does not count.
+const MAX_LATENESS: Duration = Duration::from_millis(500);
+/// Within this time of its start a viewer that misses a keyframe is sent the GOP again:
+/// its first packets may have come before its keys.
+const REPLAY_WINDOW: Duration = Duration::from_secs(2);
 /// Bytes that may be resent at once, and at most saved up: a few lost keyframes.
 const RESEND_BURST: u64 = 256 * 1024;
 /// Of what is sent, this share is granted for resends: 1/2. A viewer that loses
@@ -33,11 +42,11 @@ const WIRE_OVERHEAD: u64 = 64;
 /// not captured and encoded at quite the same instant.
 const MAX_REPEAT: i64 = 100_000;
 
-/// What a pass left to do.
+/// What a visit left to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pumped {
-    /// There is more in the ring than the slice allowed.
-    pub(super) behind: bool,
+    /// There is more in the ring than the slice allowed; it may go at this time.
+    pub(super) next_slice: Option<Instant>,
     /// The track needs a keyframe of this layer before it can start.
     pub(super) wants_keyframe: Option<LayerId>,
 }
@@ -51,6 +60,8 @@ struct Mapping {
     index: u64,
     /// Added to the ring's timestamp, modulo 2^32.
     timestamp_shift: u32,
+    /// Up to this ring `seq` the viewer catches up, and is not late.
+    caught_up: u64,
 }
 
 /// The last packet sent, for reports and for a seamless change of layer.
@@ -62,27 +73,31 @@ struct Last {
 
 /// Owner: the viewer.
 pub(super) struct ViewerTrack {
-    pub(super) params: SendTrack,
+    /// The next packet to send, when under way.
+    next: Option<u64>,
+    mapping: Option<Mapping>,
+    next_index: u64,
+    /// When the next slice may go, after one that did not reach the live edge.
+    next_slice: Option<Instant>,
+    resend_allowance: u64,
+    last: Option<Last>,
+    headers: Arc<Headers>,
+    pub(super) packets: u32,
+    pub(super) octets: u32,
     pub(super) layer: LayerId,
     /// The layer to go over to at its next keyframe.
     pub(super) target: Option<LayerId>,
-    pub(super) packets: u32,
-    pub(super) octets: u32,
+    pub(super) params: SendTrack,
     kind: MediaKind,
     clock_rate: u32,
-    playout_delay: PlayoutDelay,
-    /// The next packet to send, when started.
-    next: Option<u64>,
-    /// When the next slice may go, after one that did not reach the live edge.
-    next_slice: Option<Instant>,
-    mapping: Option<Mapping>,
     /// First index and timestamp shift, drawn for this viewer (RFC 3550 §5.1).
     first_index: u64,
     first_shift: u32,
-    next_index: u64,
     rtx_index: u64,
-    resend_allowance: u64,
-    last: Option<Last>,
+    /// A keyframe older than this ring `seq` was sent already.
+    not_before: u64,
+    started: Option<Instant>,
+    replayed: bool,
 }
 
 impl ViewerTrack {
@@ -91,80 +106,95 @@ impl ViewerTrack {
         layer: LayerId,
         kind: MediaKind,
         clock_rate: u32,
-        playout_delay: PlayoutDelay,
+        headers: Arc<Headers>,
         random: u64,
     ) -> Self {
         // In the lower half, so that the first packets cannot be taken for a rollover.
         let first_index = random & 0x7fff;
         Self {
-            params,
-            layer,
-            target: None,
-            packets: 0,
-            octets: 0,
-            kind,
-            clock_rate,
-            playout_delay,
             next: None,
-            next_slice: None,
             mapping: None,
-            first_index,
-            first_shift: (random >> 32) as u32,
             next_index: first_index,
-            rtx_index: (random >> 16) & 0x7fff,
+            next_slice: None,
             resend_allowance: RESEND_BURST,
             last: None,
+            headers,
+            packets: 0,
+            octets: 0,
+            layer,
+            target: None,
+            params,
+            kind,
+            clock_rate,
+            first_index,
+            first_shift: (random >> 32) as u32,
+            rtx_index: (random >> 16) & 0x7fff,
+            not_before: 0,
+            started: None,
+            replayed: false,
         }
     }
 
     /// The track has sent something.
     pub(super) fn started(&self) -> bool {
-        self.last.is_some()
+        self.started.is_some()
     }
 
     /// Sends what the ring has beyond the cursor, at most a slice.
     pub(super) fn pump(
         &mut self,
-        cache: &LayerCache,
-        context: &SendContext<'_>,
-        counters: &mut EgressCounts,
+        ring: &Ring,
+        line: &Line,
+        context: &PassContext,
+        counts: &mut EgressCounts,
         sink: &mut impl DatagramSink,
     ) -> Pumped {
-        let Some(end) = cache.end() else { return self.waiting() };
+        let Some(end) = ring.end() else { return self.waiting() };
         if self.next_slice.is_some_and(|at| context.now < at) {
-            return Pumped { behind: true, wants_keyframe: None };
+            return Pumped { next_slice: self.next_slice, wants_keyframe: None };
         }
-        if self.next.is_some_and(|next| cache.start().is_some_and(|start| next < start)) {
-            counters.overrun += 1;
-            self.next = None;
-        }
-        let Some(mut next) = self.next.or_else(|| self.enter(cache)) else { return self.waiting() };
+        self.skip_what_is_late(ring, context, counts);
+        let Some(mut next) = self.next.or_else(|| self.enter(ring)) else { return self.waiting() };
         let mut sent = 0;
-        while next < end && sent < SLICE {
-            if let Some(packet) = cache.get(next) {
-                self.send(packet, context, counters, sink);
+        while next < end && sent < SLICE && !sink.is_blocked() {
+            if let Some(slot) = ring.get(next) {
+                self.send(slot, line, context, counts, sink);
                 sent += 1;
             }
             next += 1;
         }
         self.next = Some(next);
-        let behind = next < end;
-        self.next_slice = behind.then(|| context.now + SLICE_PAUSE);
-        Pumped { behind, wants_keyframe: None }
+        self.next_slice = (next < end).then(|| context.now + SLICE_PAUSE);
+        Pumped { next_slice: self.next_slice, wants_keyframe: None }
     }
 
     /// Goes over to the layer that is wanted once its ring has a keyframe to start
     /// from that shows nothing the viewer has seen already.
-    pub(super) fn try_switch(&mut self, cache: &LayerCache) {
-        let (Some(target), Some(start)) = (self.target, cache.gop_start()) else { return };
-        let fresh = cache.get(start).is_some_and(|first| {
-            self.last.is_none_or(|last| last.capture.micros_since(first.capture) < MAX_REPEAT)
+    pub(super) fn try_switch(&mut self, ring: &Ring) {
+        let (Some(target), Some(start)) = (self.target, ring.gop_start()) else { return };
+        let fresh = ring.get(start).is_some_and(|first| {
+            let capture = first.packet.capture;
+            self.last.is_none_or(|last| last.capture.micros_since(capture) < MAX_REPEAT)
         });
         if fresh {
             self.layer = target;
             self.target = None;
-            self.next = self.enter(cache);
+            self.not_before = 0;
+            self.next = self.enter(ring);
         }
+    }
+
+    /// Answers a request for a keyframe from the ring, when the viewer has just begun:
+    /// it starts at the GOP once more. Returns false when the source must be asked.
+    pub(super) fn replay(&mut self, ring: &Ring, now: Instant) -> bool {
+        let young = |at: Instant| now.saturating_duration_since(at) < REPLAY_WINDOW;
+        if self.replayed || !self.started.is_some_and(young) {
+            return false;
+        }
+        self.replayed = true;
+        self.not_before = 0;
+        self.next = self.enter(ring);
+        self.next.is_some()
     }
 
     /// Answers a NACK: sends `sequence` again from the ring, as RTX (RFC 4588 §4)
@@ -172,26 +202,28 @@ impl ViewerTrack {
     pub(super) fn resend(
         &mut self,
         sequence: u16,
-        cache: &LayerCache,
-        context: &SendContext<'_>,
-        counters: &mut EgressCounts,
+        ring: &Ring,
+        line: &Line,
+        context: &PassContext,
+        counts: &mut EgressCounts,
         sink: &mut impl DatagramSink,
     ) {
         let found = self.index_of(sequence).and_then(|index| {
             let mapping = self.mapping.filter(|mapping| index >= mapping.index)?;
-            Some((index, cache.get(mapping.source + (index - mapping.index))?))
+            Some((index, ring.get(mapping.source + (index - mapping.index))?))
         });
-        let Some((index, packet)) = found else {
-            counters.resend_missed += 1;
+        let Some((index, slot)) = found else {
+            counts.resend_missed += 1;
             return;
         };
-        let cost = packet.payload.len() as u64 + WIRE_OVERHEAD;
-        let Some(left) = self.resend_allowance.checked_sub(cost) else {
-            counters.resend_refused += 1;
+        let cost = slot.packet.payload.len() as u64 + WIRE_OVERHEAD;
+        let Some(left) = self.resend_allowance.checked_sub(cost).filter(|_| !sink.is_blocked())
+        else {
+            counts.resend_refused += 1;
             return;
         };
         self.resend_allowance = left;
-        counters.resent += 1;
+        counts.resent += 1;
         let wire = match self.params.rtx_payload_type {
             Some(payload_type) => {
                 self.rtx_index += 1;
@@ -204,7 +236,9 @@ impl ViewerTrack {
             }
             None => self.media_wire(index),
         };
-        self.seal(packet, wire, context, sink);
+        let shift = self.mapping.map_or(0, |mapping| mapping.timestamp_shift);
+        let timestamp = (slot.packet.timestamp as u32).wrapping_add(shift);
+        self.seal(slot, wire, timestamp, line, context, sink);
     }
 
     /// The RTP timestamp that belongs to `now` (RFC 3550 §6.4.1).
@@ -222,17 +256,40 @@ impl ViewerTrack {
 
     fn waiting(&self) -> Pumped {
         let wants_keyframe = (self.kind == MediaKind::Video).then_some(self.layer);
-        Pumped { behind: false, wants_keyframe }
+        Pumped { next_slice: None, wants_keyframe }
+    }
+
+    /// Takes a viewer that is too far behind, or that the ring has overtaken, to the
+    /// newest keyframe, or lets it wait for the next.
+    fn skip_what_is_late(&mut self, ring: &Ring, context: &PassContext, counts: &mut EgressCounts) {
+        let (Some(next), Some(mapping)) = (self.next, self.mapping) else { return };
+        let overtaken = ring.start().is_some_and(|start| next < start);
+        let is_late = || {
+            let received = ring.get(next).map(|slot| slot.packet.received);
+            next >= mapping.caught_up
+                && received
+                    .is_some_and(|at| context.now.saturating_duration_since(at) > MAX_LATENESS)
+        };
+        if !overtaken && !is_late() {
+            return;
+        }
+        counts.overrun += 1;
+        self.not_before = next;
+        self.next = self.enter(ring);
+        let (from, to) = (next.max(ring.start().unwrap_or(next)), self.next.or(ring.end()));
+        let markers = (from..to.unwrap_or(from)).filter_map(|seq| ring.get(seq));
+        counts.frames_late += markers.filter(|slot| slot.packet.marker).count() as u64;
     }
 
     /// Where a track that is not under way starts: video at the GOP, audio at the
     /// newest packet.
-    fn enter(&mut self, cache: &LayerCache) -> Option<u64> {
+    fn enter(&mut self, ring: &Ring) -> Option<u64> {
+        let end = ring.end()?;
         let start = match self.kind {
-            MediaKind::Video => cache.gop_start()?,
-            MediaKind::Audio => cache.end()?.checked_sub(1)?,
+            MediaKind::Video => ring.gop_start().filter(|start| *start >= self.not_before)?,
+            MediaKind::Audio => end.checked_sub(1)?,
         };
-        let first = cache.get(start)?;
+        let first = &ring.get(start)?.packet;
         let timestamp_shift = match self.last {
             None => self.first_shift,
             Some(last) => {
@@ -240,31 +297,40 @@ impl ViewerTrack {
                 last.timestamp.wrapping_add(ticks).wrapping_sub(first.timestamp as u32)
             }
         };
-        self.mapping = Some(Mapping { source: start, index: self.next_index, timestamp_shift });
+        self.mapping = Some(Mapping {
+            source: start,
+            index: self.next_index,
+            timestamp_shift,
+            caught_up: end,
+        });
         Some(start)
     }
 
     fn send(
         &mut self,
-        packet: &Packet,
-        context: &SendContext<'_>,
-        counters: &mut EgressCounts,
+        slot: &Slot,
+        line: &Line,
+        context: &PassContext,
+        counts: &mut EgressCounts,
         sink: &mut impl DatagramSink,
     ) {
         let Some(mapping) = self.mapping else { return };
+        let packet = &slot.packet;
         let index = mapping.index + (packet.seq - mapping.source);
-        let wire = self.media_wire(index);
-        self.seal(packet, wire, context, sink);
+        let timestamp = (packet.timestamp as u32).wrapping_add(mapping.timestamp_shift);
+        self.seal(slot, self.media_wire(index), timestamp, line, context, sink);
         let len = packet.payload.len();
         self.next_index = index + 1;
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(len as u32);
         self.resend_allowance =
             (self.resend_allowance + len as u64 / RESEND_SHARE).min(RESEND_BURST);
-        let timestamp = (packet.timestamp as u32).wrapping_add(mapping.timestamp_shift);
         self.last = Some(Last { timestamp, capture: packet.capture });
-        counters.packets += 1;
-        counters.bytes += len as u64;
+        if self.started.is_none() {
+            self.started = Some(context.now);
+        }
+        counts.packets += 1;
+        counts.bytes += len as u64;
     }
 
     fn media_wire(&self, index: u64) -> Wire {
@@ -281,62 +347,57 @@ impl ViewerTrack {
 
     fn seal(
         &self,
-        packet: &Packet,
+        slot: &Slot,
         wire: Wire,
-        context: &SendContext<'_>,
+        timestamp: u32,
+        line: &Line,
+        context: &PassContext,
         sink: &mut impl DatagramSink,
     ) {
-        let shift = self.mapping.map_or(0, |mapping| mapping.timestamp_shift);
-        let fields = HeaderFields {
-            marker: packet.marker,
-            payload_type: wire.payload_type,
-            sequence: wire.index as u16,
-            timestamp: (packet.timestamp as u32).wrapping_add(shift),
-            ssrc: wire.ssrc,
+        let packet = &slot.packet;
+        let stamps = match slot.stamped {
+            true if packet.keyframe => Stamps::CaptureAndPlayout,
+            true => Stamps::Capture,
+            false => Stamps::None,
         };
-        let to: SocketAddr = context.to;
+        // A retransmission is sent by itself: there is nothing to be evened.
+        let padding = if wire.original.is_some() { 0 } else { slot.padding };
+        let values = HeaderValues {
+            fields: HeaderFields {
+                marker: packet.marker,
+                payload_type: wire.payload_type,
+                sequence: wire.index as u16,
+                timestamp,
+                ssrc: wire.ssrc,
+            },
+            send_time: context.send_time,
+            capture: match stamps {
+                Stamps::None => [0; 8],
+                _ => AbsCaptureTime::write_short(packet.capture),
+            },
+            padded: padding > 0,
+        };
         let traffic = match self.kind {
             MediaKind::Audio => Traffic::Audio,
             MediaKind::Video => Traffic::Video,
         };
-        sink.push(to, traffic, |out| {
-            let header = self.write_header(out, &fields, packet, context)?;
+        sink.push(line.to, traffic, |out| {
+            let header = self.headers.write(out, stamps, &values)?;
             let prefix = wire.original.map(u16::to_be_bytes);
             let prefix = prefix.as_ref().map_or(&[][..], |osn| &osn[..]);
             let body = header + prefix.len();
             let end = body + packet.payload.len();
             out.get_mut(header..body)?.copy_from_slice(prefix);
             out.get_mut(body..end)?.copy_from_slice(&packet.payload);
-            context.sealer.seal_rtp(out, end, wire.index).ok()
-        });
-    }
-
-    /// Writes the header with the extensions of this packet. Without RTX a packet is
-    /// resent under its own number, where a second plaintext would give the key
-    /// stream away (RFC 7714 §8.4): then nothing in it may depend on the time of sending.
-    fn write_header(
-        &self,
-        out: &mut [u8],
-        fields: &HeaderFields,
-        packet: &Packet,
-        context: &SendContext<'_>,
-    ) -> Option<usize> {
-        let ids = &self.params.extensions;
-        let send_time = AbsSendTime::at(context.utc).write();
-        let capture_time = AbsCaptureTime::write_short(packet.capture);
-        let playout_delay = self.playout_delay.write();
-        let mut elements: [(u8, &[u8]); 3] = [(0, &[]); 3];
-        let mut count = 0;
-        let mut add = |id: Option<u8>, applies: bool, value| {
-            if let (Some(id), true) = (id, applies) {
-                elements[count] = (id, value);
-                count += 1;
+            let padded_end = end + usize::from(padding);
+            if padding > 0 {
+                // RFC 3550 §5.1: the last byte of the padding counts it.
+                let tail = out.get_mut(end..padded_end)?;
+                tail.fill(0);
+                *tail.last_mut()? = padding;
             }
-        };
-        add(ids.abs_send_time, self.params.rtx_payload_type.is_some(), &send_time[..]);
-        add(ids.abs_capture_time, packet.marker || self.kind == MediaKind::Audio, &capture_time);
-        add(ids.playout_delay, packet.keyframe && packet.marker, &playout_delay);
-        write_header(out, fields, &elements[..count]).ok()
+            line.sealer.seal_rtp(out, padded_end, wire.index).ok()
+        });
     }
 }
 

@@ -1,43 +1,68 @@
 //! One WHEP viewer: its tracks, what it reports, what it is told.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::stream::FanoutStream;
-use super::track::{Pumped, ViewerTrack};
+use smallvec::SmallVec;
+
+use super::header::{HeaderForm, HeaderForms};
+use super::source::Source;
+use super::track::ViewerTrack;
 use crate::codec::MediaKind;
 use crate::hub::EgressCounts;
 use crate::media::LayerId;
 use crate::net::udp::DatagramSink;
-use crate::rtp::extensions::PlayoutDelay;
+use crate::route::Route;
+use crate::rtp::extensions::{AbsSendTime, PlayoutDelay};
 use crate::time::Utc;
 use crate::webrtc::negotiated::SendTrack;
 use crate::webrtc::rtcp::{CompoundBuilder, ReportBlock, Rtcp, SenderReport, round_trip};
 use crate::webrtc::srtp::Sealer;
 
-/// Sender reports come this often (RFC 3550 §6.2 allows less than 5 s with rtcp-rsize).
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the choice of a simulcast layer is looked at.
 const LAYER_INTERVAL: Duration = Duration::from_millis(500);
 /// Sequence numbers answered in one RTCP packet; the rest is asked for again.
 const MAX_RESENDS_PER_PACKET: usize = 256;
 
-/// What sending needs beside the packet.
-pub struct SendContext<'a> {
+/// The time of a pass, in every form that packets need.
+#[derive(Clone, Copy, Debug)]
+pub struct PassContext {
     /// Now.
     pub now: Instant,
     /// Now, as UTC.
     pub utc: Utc,
-    /// The viewer's keys.
-    pub sealer: &'a Sealer,
-    /// The viewer's address.
-    pub to: SocketAddr,
+    /// Now, as `abs-send-time`.
+    pub(super) send_time: [u8; 3],
 }
 
-/// Random numbers for one viewer; drawn by the caller.
-pub struct ViewerSeed {
-    /// For each track in turn: first sequence numbers and timestamp.
-    pub tracks: Vec<u64>,
+impl PassContext {
+    /// A pass at `now`.
+    pub fn new(now: Instant, utc: Utc) -> Self {
+        Self { now, utc, send_time: AbsSendTime::at(utc).write() }
+    }
+}
+
+/// Where a viewer's packets go, and how they are sealed.
+pub(super) struct Line {
+    pub(super) to: Route,
+    pub(super) sealer: Sealer,
+}
+
+/// What a viewer brings along.
+pub struct ViewerSpec {
+    /// The worker's key of its peer.
+    pub peer: usize,
+    /// Where its packets go.
+    pub to: Route,
+    /// Its keys.
+    pub sealer: Sealer,
+    /// The tracks that were agreed on.
+    pub tracks: Vec<SendTrack>,
+    /// For each track in turn a random number: first sequence numbers and timestamp.
+    pub seeds: Vec<u64>,
+    /// Names it in sender reports (RFC 3550 §6.5.1).
+    pub cname: String,
+    /// What its player is told.
+    pub playout_delay: PlayoutDelay,
 }
 
 /// What a viewer's reports said last.
@@ -51,101 +76,115 @@ pub struct ViewerQuality {
     pub estimate_bps: Option<u64>,
 }
 
-/// A viewer. owner: the session's worker.
-pub struct Viewer {
-    tracks: Vec<ViewerTrack>,
-    cname: String,
-    quality: ViewerQuality,
-    next_report: Option<Instant>,
-    next_layer_choice: Instant,
-    /// The first video packet (or audio, without video) was sent.
-    started: bool,
+/// A viewer. owner: the stream.
+pub(super) struct Viewer {
+    pub(super) line: Line,
+    /// Few have more than one track of video and one of audio.
+    tracks: SmallVec<[ViewerTrack; 2]>,
+    /// It waits for its next slice.
+    pub(super) queued: bool,
     /// A track that waits to start has asked for a keyframe since the last choice of layers.
     keyframe_asked: bool,
+    /// The first video packet (or audio, without video) was sent.
+    started: bool,
+    next_layer_choice: Instant,
+    pub(super) peer: usize,
+    quality: ViewerQuality,
+    cname: String,
+}
+
+/// What a visit to a viewer left to do.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Visit {
+    /// When there is more to be sent.
+    pub(super) next_slice: Option<Instant>,
+    /// It was sent its first packet of video (of audio, without video).
+    pub(super) started: bool,
 }
 
 impl Viewer {
-    /// A viewer of `stream`.
-    pub fn new(
-        stream: &FanoutStream,
-        tracks: Vec<SendTrack>,
-        seed: &ViewerSeed,
-        cname: String,
-        playout_delay: PlayoutDelay,
+    pub(super) fn new(
+        spec: ViewerSpec,
+        source: &Source,
+        forms: &mut HeaderForms,
         now: Instant,
     ) -> Self {
-        let tracks = tracks.into_iter().zip(&seed.tracks).filter_map(|(params, random)| {
-            let info = stream.stream.tracks.get(usize::from(params.track))?;
-            let layer = stream.best_layer(params.track, now);
-            let rate = info.codec.clock_rate();
-            Some(ViewerTrack::new(params, layer, info.kind(), rate, playout_delay, *random))
+        let playout_delay = spec.playout_delay;
+        let tracks = spec.tracks.into_iter().zip(spec.seeds).filter_map(|(params, random)| {
+            let info = source.stream.tracks.get(usize::from(params.track))?;
+            let layer = source.best_layer(params.track, now);
+            let form = HeaderForm {
+                ids: params.extensions,
+                send_time: params.rtx_payload_type.is_some(),
+                playout_delay,
+            };
+            let (headers, rate) = (forms.get(form), info.codec.clock_rate());
+            Some(ViewerTrack::new(params, layer, info.kind(), rate, headers, random))
         });
         Self {
+            line: Line { to: spec.to, sealer: spec.sealer },
             tracks: tracks.collect(),
-            cname,
-            quality: ViewerQuality::default(),
-            next_report: None,
-            next_layer_choice: now + LAYER_INTERVAL,
-            started: false,
+            queued: false,
             keyframe_asked: false,
+            started: false,
+            next_layer_choice: now + LAYER_INTERVAL,
+            peer: spec.peer,
+            quality: ViewerQuality::default(),
+            cname: spec.cname,
         }
     }
 
-    /// Sends what is new in the rings. Returns whether more is waiting; then this
-    /// must be called again soon.
-    pub fn pump(
+    /// Sends what is new in the rings, a slice of each track at most.
+    pub(super) fn pump(
         &mut self,
-        stream: &mut FanoutStream,
-        context: &SendContext<'_>,
-        counters: &mut EgressCounts,
+        source: &mut Source,
+        context: &PassContext,
+        counts: &mut EgressCounts,
         sink: &mut impl DatagramSink,
-    ) -> bool {
+    ) -> Visit {
         if context.now >= self.next_layer_choice {
             self.next_layer_choice = context.now + LAYER_INTERVAL;
             self.keyframe_asked = false;
-            self.choose_layers(stream, context.now, counters);
+            self.choose_layers(source, context.now, counts);
         }
-        let mut behind = false;
+        let mut next_slice: Option<Instant> = None;
         for track in &mut self.tracks {
-            if let Some(cache) = track.target.and_then(|target| stream.cache(target)) {
-                track.try_switch(cache);
+            if let Some(ring) = track.target.and_then(|target| source.ring(target)) {
+                track.try_switch(ring);
             }
-            let Some(cache) = stream.cache(track.layer) else { continue };
-            let pumped: Pumped = track.pump(cache, context, counters, sink);
-            behind |= pumped.behind;
+            let Some(ring) = source.ring(track.layer) else { continue };
+            let pumped = track.pump(ring, &self.line, context, counts, sink);
+            next_slice = next_slice.into_iter().chain(pumped.next_slice).min();
             if let Some(layer) = pumped.wants_keyframe
                 && !self.keyframe_asked
             {
                 self.keyframe_asked = true;
-                ask_for_keyframe(stream, context.now, layer, counters);
+                ask_for_keyframe(source, context.now, layer, counts);
             }
         }
-        if self.next_report.is_none() && self.tracks.iter().any(ViewerTrack::started) {
-            self.next_report = Some(context.now);
-        }
-        behind
+        let started = !self.started && self.has_started(source);
+        self.started |= started;
+        Visit { next_slice, started }
     }
 
-    /// True once, when the first packet of video (or of audio, for a viewer without
-    /// video) has been sent.
-    pub fn take_started(&mut self, stream: &FanoutStream) -> bool {
-        let is_video = |t: &&ViewerTrack| stream.kind(t.params.track) == Some(MediaKind::Video);
+    /// The first packet of video (of audio, for a viewer without video) has been sent.
+    fn has_started(&self, source: &Source) -> bool {
+        let is_video = |t: &&ViewerTrack| source.kind(t.params.track) == Some(MediaKind::Video);
         let mut leading = self.tracks.iter().filter(is_video).peekable();
-        let started = match leading.peek() {
+        match leading.peek() {
             Some(_) => leading.any(ViewerTrack::started),
             None => self.tracks.iter().any(ViewerTrack::started),
-        };
-        started && !std::mem::replace(&mut self.started, started)
+        }
     }
 
     /// Takes the messages of a compound RTCP packet; returns the round-trip time when
     /// they tell it.
-    pub fn handle_rtcp(
+    pub(super) fn handle_rtcp(
         &mut self,
         messages: &[Rtcp],
-        stream: &mut FanoutStream,
-        context: &SendContext<'_>,
-        counters: &mut EgressCounts,
+        source: &mut Source,
+        context: &PassContext,
+        counts: &mut EgressCounts,
         sink: &mut impl DatagramSink,
     ) -> Option<Duration> {
         let mut budget = MAX_RESENDS_PER_PACKET;
@@ -153,17 +192,23 @@ impl Viewer {
         for message in messages {
             match message {
                 Rtcp::Nack { media_ssrc, seqs } => {
-                    let Some(track) = self.track_mut(*media_ssrc) else { continue };
-                    let Some(cache) = stream.cache(track.layer) else { continue };
+                    let by_ssrc = |track: &&mut ViewerTrack| track.params.ssrc == *media_ssrc;
+                    let Some(track) = self.tracks.iter_mut().find(by_ssrc) else { continue };
+                    let Some(ring) = source.ring(track.layer) else { continue };
                     for sequence in seqs.iter().take(budget) {
                         budget -= 1;
-                        counters.nacked += 1;
-                        track.resend(sequence, cache, context, counters, sink);
+                        counts.nacked += 1;
+                        track.resend(sequence, ring, &self.line, context, counts, sink);
                     }
                 }
                 Rtcp::Pli { media_ssrc } | Rtcp::Fir { media_ssrc } => {
-                    if let Some(layer) = self.track_mut(*media_ssrc).map(|track| track.layer) {
-                        ask_for_keyframe(stream, context.now, layer, counters);
+                    let Some(track) = self.track_mut(*media_ssrc) else { continue };
+                    let ring = source.ring(track.layer);
+                    if ring.is_some_and(|ring| track.replay(ring, context.now)) {
+                        counts.replays += 1;
+                    } else {
+                        let layer = track.layer;
+                        ask_for_keyframe(source, context.now, layer, counts);
                     }
                 }
                 Rtcp::ReceptionReport(report) => {
@@ -176,12 +221,8 @@ impl Viewer {
         rtt
     }
 
-    /// The sender reports that are due at `now`, as one compound packet to be sealed.
-    pub fn poll_rtcp(&mut self, now: Instant, utc: Utc) -> Option<Vec<u8>> {
-        if self.next_report.is_none_or(|at| now < at) {
-            return None;
-        }
-        self.next_report = Some(now + REPORT_INTERVAL);
+    /// The sender reports of its tracks, as one compound packet to be sealed.
+    pub(super) fn sender_report(&self, utc: Utc) -> Option<Vec<u8>> {
         let sender = self.tracks.first()?.params.ssrc;
         let mut compound = CompoundBuilder::new(sender);
         for track in &self.tracks {
@@ -199,34 +240,24 @@ impl Viewer {
     }
 
     /// The farewell that says that the streams are over (RFC 3550 §6.6).
-    pub fn farewell(&self) -> Option<Vec<u8>> {
+    pub(super) fn farewell(&self) -> Option<Vec<u8>> {
         let ssrcs: Vec<u32> = self.tracks.iter().map(|track| track.params.ssrc).collect();
         let compound = CompoundBuilder::new(*ssrcs.first()?);
         Some(compound.receiver_report(&[], &self.cname).bye(&ssrcs).finish())
     }
 
-    /// When [`Self::poll_rtcp`] is due.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.next_report
-    }
-
     /// What the viewer's reports said last.
-    pub fn quality(&self) -> ViewerQuality {
+    pub(super) fn quality(&self) -> ViewerQuality {
         self.quality
     }
 
     /// Follows the best layer of each track, at a keyframe of it.
-    fn choose_layers(
-        &mut self,
-        stream: &mut FanoutStream,
-        now: Instant,
-        counters: &mut EgressCounts,
-    ) {
+    fn choose_layers(&mut self, source: &mut Source, now: Instant, counts: &mut EgressCounts) {
         for track in &mut self.tracks {
-            let best: LayerId = stream.best_layer(track.params.track, now);
+            let best: LayerId = source.best_layer(track.params.track, now);
             track.target = (best != track.layer).then_some(best);
             if track.target.is_some() {
-                ask_for_keyframe(stream, now, best, counters);
+                ask_for_keyframe(source, now, best, counts);
             }
         }
     }
@@ -244,12 +275,7 @@ impl Viewer {
     }
 }
 
-fn ask_for_keyframe(
-    stream: &mut FanoutStream,
-    now: Instant,
-    layer: LayerId,
-    counters: &mut EgressCounts,
-) {
-    counters.keyframes_asked += 1;
-    stream.request_keyframe(now, layer);
+fn ask_for_keyframe(source: &mut Source, now: Instant, layer: LayerId, counts: &mut EgressCounts) {
+    counts.keyframes_asked += 1;
+    source.request_keyframe(now, layer);
 }

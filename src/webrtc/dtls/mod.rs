@@ -23,7 +23,7 @@ use rtc_crypto::RTCCryptoProvider;
 use rtc_crypto::providers::AwsLcRsProvider;
 
 use self::client_hello::{ClientHelloReader, Offered};
-use super::srtp::{KeyingMaterial, Opener, Profile, Sealer};
+use super::srtp::{KeyingMaterial, Opener, Profile, RtcpSealer, Sealer};
 
 /// RFC 5764 §4.2.
 const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
@@ -144,8 +144,10 @@ impl DtlsIdentity {
 pub struct SrtpKeys {
     /// The profile agreed on.
     pub profile: Profile,
-    /// Seals what we send.
-    pub sealer: Sealer,
+    /// Seals the RTP that we send; whoever sends it takes it.
+    pub sealer: Option<Sealer>,
+    /// Seals the RTCP that we send.
+    pub rtcp_sealer: RtcpSealer,
     /// Opens what the peer sends.
     pub opener: Opener,
 }
@@ -360,7 +362,8 @@ impl Dtls {
         let client = self.role == DtlsRole::Client;
         Ok(SrtpKeys {
             profile,
-            sealer: Sealer::new(&material, client).map_err(|_| DtlsError::NoSrtp)?,
+            sealer: Some(Sealer::new(&material, client).map_err(|_| DtlsError::NoSrtp)?),
+            rtcp_sealer: RtcpSealer::new(&material, client).map_err(|_| DtlsError::NoSrtp)?,
             opener: Opener::new(&material, !client).map_err(|_| DtlsError::NoSrtp)?,
         })
     }

@@ -14,7 +14,7 @@ mod seal;
 
 pub use keys::{KeyingMaterial, Profile};
 pub use open::{OpenError, Opener};
-pub use seal::{SealError, Sealer};
+pub use seal::{RtcpSealer, SealError, Sealer};
 
 /// Bytes that sealing adds to an RTP packet at most (the GCM tag).
 pub const MAX_RTP_OVERHEAD: usize = 16;

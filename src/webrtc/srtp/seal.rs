@@ -18,12 +18,8 @@ pub enum SealError {
     Exhausted,
 }
 
-/// Seals what one peer is sent. owner: the session's worker.
-pub struct Sealer {
-    rtp: Cipher,
-    rtcp: Cipher,
-    rtcp_index: u32,
-}
+/// Seals the RTP that one peer is sent. owner: the session's worker.
+pub struct Sealer(Cipher);
 
 impl Sealer {
     /// The sealer of the DTLS client (`true`) or server (`false`).
@@ -31,13 +27,12 @@ impl Sealer {
     /// # Errors
     /// [`SealError::Exhausted`] when the cryptography library refuses the keys.
     pub fn new(material: &KeyingMaterial<'_>, client: bool) -> Result<Self, SealError> {
-        let cipher = |rtcp| Cipher::new(material, client, rtcp).map_err(|_| SealError::Exhausted);
-        Ok(Self { rtp: cipher(false)?, rtcp: cipher(true)?, rtcp_index: 0 })
+        Ok(Self(Cipher::new(material, client, false).map_err(|_| SealError::Exhausted)?))
     }
 
     /// Bytes that [`Self::seal_rtp`] adds.
     pub fn rtp_overhead(&self) -> usize {
-        self.rtp.tag_len()
+        self.0.tag_len()
     }
 
     /// Seals the RTP packet in `buffer[..len]` in place; returns the sealed length.
@@ -47,7 +42,7 @@ impl Sealer {
     /// # Errors
     /// [`SealError`].
     pub fn seal_rtp(&self, buffer: &mut [u8], len: usize, index: u64) -> Result<usize, SealError> {
-        let sealed_len = len + self.rtp.tag_len();
+        let sealed_len = len + self.0.tag_len();
         if sealed_len > buffer.len() {
             return Err(SealError::Malformed);
         }
@@ -56,10 +51,26 @@ impl Sealer {
         let ssrc = be_u32(packet, 8).ok_or(SealError::Malformed)?;
         let nonces = Nonces { ssrc, index };
         let trailer = Trailer::Rollover((index >> 16) as u32);
-        let tag =
-            self.rtp.seal(nonces, packet, clear, trailer).map_err(|_| SealError::Exhausted)?;
-        rest[..self.rtp.tag_len()].copy_from_slice(&tag[..self.rtp.tag_len()]);
+        let tag = self.0.seal(nonces, packet, clear, trailer).map_err(|_| SealError::Exhausted)?;
+        rest[..self.0.tag_len()].copy_from_slice(&tag[..self.0.tag_len()]);
         Ok(sealed_len)
+    }
+}
+
+/// Seals the RTCP that one peer is sent. owner: the session's worker.
+pub struct RtcpSealer {
+    cipher: Cipher,
+    index: u32,
+}
+
+impl RtcpSealer {
+    /// The sealer of the DTLS client (`true`) or server (`false`).
+    ///
+    /// # Errors
+    /// [`SealError::Exhausted`] when the cryptography library refuses the keys.
+    pub fn new(material: &KeyingMaterial<'_>, client: bool) -> Result<Self, SealError> {
+        let cipher = Cipher::new(material, client, true).map_err(|_| SealError::Exhausted)?;
+        Ok(Self { cipher, index: 0 })
     }
 
     /// Seals a compound RTCP packet: appends index and tag.
@@ -70,20 +81,20 @@ impl Sealer {
         if packet.len() < 8 {
             return Err(SealError::Malformed);
         }
-        if self.rtcp_index >= SRTCP_ENCRYPTED - 1 {
+        if self.index >= SRTCP_ENCRYPTED - 1 {
             return Err(SealError::Exhausted);
         }
-        self.rtcp_index += 1;
-        let word = SRTCP_ENCRYPTED | self.rtcp_index;
+        self.index += 1;
+        let word = SRTCP_ENCRYPTED | self.index;
         let ssrc = be_u32(packet, 4).ok_or(SealError::Malformed)?;
-        let nonces = Nonces { ssrc, index: u64::from(self.rtcp_index) };
+        let nonces = Nonces { ssrc, index: u64::from(self.index) };
         let tag = self
-            .rtcp
+            .cipher
             .seal(nonces, packet, 8, Trailer::Index(word))
             .map_err(|_| SealError::Exhausted)?;
-        let tag = &tag[..self.rtcp.tag_len()];
+        let tag = &tag[..self.cipher.tag_len()];
         // The index stands behind the tag with GCM (RFC 7714 §9.3), before it otherwise.
-        if matches!(self.rtcp, Cipher::Gcm { .. }) {
+        if matches!(self.cipher, Cipher::Gcm { .. }) {
             packet.extend_from_slice(tag);
             packet.extend_from_slice(&word.to_be_bytes());
         } else {

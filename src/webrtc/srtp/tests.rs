@@ -81,7 +81,7 @@ fn rtcp_goes_both_ways() {
     for (ours, theirs) in PROFILES {
         let bytes = material(ours);
         let keys = KeyingMaterial::new(ours, &bytes).unwrap();
-        let mut sealer = Sealer::new(&keys, false).unwrap();
+        let mut sealer = RtcpSealer::new(&keys, false).unwrap();
         let mut opener = Opener::new(&keys, true).unwrap();
         let mut receiver = peer(ours, theirs, false);
         let mut sender = peer(ours, theirs, true);

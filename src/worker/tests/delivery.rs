@@ -170,6 +170,35 @@ fn fifty_viewers_that_join_together_cost_two_keyframes_at_most() {
 }
 
 #[test]
+fn a_viewer_that_misses_its_first_keyframe_is_sent_the_gop_again() {
+    let mut world = World::calm();
+    let publisher = world.publish(&Options { gop: seconds(3600), ..Options::default() });
+    world.run_until_connected(publisher);
+    world.run_for(millis(500));
+    let viewer = world.watch(&Options::default());
+    world.run_until_connected(viewer);
+    world.run_for(millis(300));
+    let before = world.clients[viewer].video().packets.len();
+    let (now, plis) = (world.now, video_of(&world.clients[publisher]).plis);
+    world.clients[viewer].send_pli(now);
+    world.run_for(millis(300));
+    let recorded = world.clients[viewer].video();
+    assert_eq!(video_of(&world.clients[publisher]).plis, plis, "the source is not asked");
+    assert_eq!(recorded.holes().len(), 0, "its numbers go on");
+    let payloads: Vec<_> = recorded.packets.values().map(|got| got.payload.clone()).collect();
+    let again = payloads.iter().skip(before).position(|payload| *payload == payloads[0]);
+    assert!(again.is_some_and(|at| at < 20), "the keyframe came again: {again:?}");
+    let timestamps: Vec<_> = recorded.packets.values().map(|got| got.timestamp).collect();
+    let rises = |pair: &[u32]| pair[1].wrapping_sub(pair[0]) < 1 << 30;
+    assert!(timestamps.windows(2).all(rises), "time goes on");
+    // Once; whoever asks again has another problem.
+    let now = world.now;
+    world.clients[viewer].send_pli(now);
+    world.run_for(millis(200));
+    assert_eq!(video_of(&world.clients[publisher]).plis, plis + 1);
+}
+
+#[test]
 fn keyframe_requests_of_viewers_reach_the_publisher_but_not_all_of_them() {
     let mut world = World::calm();
     let publisher = world.publish(&Options { gop: seconds(3600), ..Options::default() });
@@ -177,7 +206,8 @@ fn keyframe_requests_of_viewers_reach_the_publisher_but_not_all_of_them() {
     world.run_for(millis(500));
     let viewer = world.watch(&Options::default());
     world.run_until_connected(viewer);
-    world.run_for(seconds(1));
+    // Past the time in which it would be sent the GOP again.
+    world.run_for(millis(2500));
     let plis = video_of(&world.clients[publisher]).plis;
     let (now, sent) = (world.now, video_of(&world.clients[publisher]).sent.len());
     world.clients[viewer].send_pli(now);

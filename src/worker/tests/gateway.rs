@@ -10,6 +10,7 @@ use crate::hub::{PublishError, PublishRequest, Registry, Stream, TableName};
 use crate::ingest::whip::ReceiverSettings;
 use crate::net::udp::{DatagramSink, Traffic, UdpSettings};
 use crate::qos::Metrics;
+use crate::route::Route;
 use crate::rtp::extensions::PlayoutDelay;
 use crate::time::{Clock, Utc};
 use crate::webrtc::dtls::DtlsIdentity;
@@ -38,13 +39,13 @@ pub(super) struct Outbox(pub(super) Vec<(SocketAddr, Vec<u8>)>);
 impl DatagramSink for Outbox {
     fn push(
         &mut self,
-        to: SocketAddr,
+        to: Route,
         _traffic: Traffic,
         write: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) {
         let mut buffer = [0; 2048];
         if let Some(len) = write(&mut buffer) {
-            self.0.push((to, buffer[..len].to_vec()));
+            self.0.push((to.peer, buffer[..len].to_vec()));
         }
     }
 }

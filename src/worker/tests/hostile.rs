@@ -97,7 +97,7 @@ fn strangers_leave_no_trace() {
             *first &= 0xbf;
         }
         let from = SocketAddr::from(([203, 0, 113, n as u8], 1024 + (n >> 8) as u16));
-        core.handle_datagram(now, from, &mut bytes, true);
+        core.handle_datagram(now, from.into(), &mut bytes, true);
     }
     assert!(core.sink.0.is_empty(), "a stranger was answered");
     assert_eq!(core.sizes(), [1, 1, 1, 1, 0]);
@@ -121,7 +121,7 @@ fn forged_handshake_fragments_are_bounded_before_and_after_the_handshake() {
         for _ in 0..1_000 {
             let mut datagram: Vec<u8> =
                 offsets.by_ref().take(10).flat_map(one_byte_fragment).collect();
-            world.gateway.cores[0].handle_datagram(world.now, from, &mut datagram, true);
+            world.gateway.cores[0].handle_datagram(world.now, from.into(), &mut datagram, true);
         }
         world.gateway.rejected("dtls_refused") - before
     };

@@ -209,7 +209,7 @@ fn an_ice_restart_goes_on_with_new_credentials_and_ends_the_old() {
     let from = world.clients[viewer].public;
     let core = &mut world.gateway.cores[0];
     core.turn(now);
-    core.handle_datagram(now, from, &mut binding_request(&old, false), true);
+    core.handle_datagram(now, from.into(), &mut binding_request(&old, false), true);
     let unknown = world.gateway.rejected("stun_unknown_ufrag");
     assert_eq!(unknown, 0);
     world.clients[viewer].finish_ice_restart(now, (&old.ufrag, &old.pwd), (&new.ufrag, &new.pwd));
@@ -218,7 +218,7 @@ fn an_ice_restart_goes_on_with_new_credentials_and_ends_the_old() {
     assert_eq!(world.clients[viewer].video().holes().len(), 0);
     let (now, unknown) = (world.now, world.gateway.rejected("stun_unknown_ufrag"));
     let core = &mut world.gateway.cores[0];
-    core.handle_datagram(now, from, &mut binding_request(&old, false), true);
+    core.handle_datagram(now, from.into(), &mut binding_request(&old, false), true);
     assert_eq!(world.gateway.rejected("stun_unknown_ufrag"), unknown + 1);
 }
 

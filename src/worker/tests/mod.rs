@@ -157,9 +157,9 @@ impl World {
             let forged = self.tap.as_mut().map(|tap| tap(&mut self.random, &datagram.bytes));
             let core = &mut self.gateway.cores[self.receiving];
             for mut forged in forged.unwrap_or_default() {
-                core.handle_datagram(self.now, datagram.from, &mut forged, true);
+                core.handle_datagram(self.now, datagram.from.into(), &mut forged, true);
             }
-            core.handle_datagram(self.now, datagram.from, &mut datagram.bytes, true);
+            core.handle_datagram(self.now, datagram.from.into(), &mut datagram.bytes, true);
         }
     }
 

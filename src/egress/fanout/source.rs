@@ -1,0 +1,130 @@
+//! What the viewers of one stream on one worker are sent from: its rings. And what
+//! they ask of the publisher.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::ring::Ring;
+use super::track::SLICE;
+use crate::codec::MediaKind;
+use crate::hub::Stream;
+use crate::media::{LayerId, Packet};
+
+/// Longest time for which the first packets of a frame wait for its last: publishers
+/// pace their frames, and a frame that leaves as a whole costs a fraction of the system
+/// calls. Nobody can show a part of it, so that nothing comes later for it.
+const FRAME_WAIT: Duration = Duration::from_millis(10);
+/// Longest time for which audio waits to leave together with video.
+const AUDIO_WAIT: Duration = Duration::from_millis(10);
+
+/// Requests of one worker's viewers for the same layer within this time are one.
+const KEYFRAME_COALESCE: Duration = Duration::from_millis(100);
+/// A simulcast layer that was silent for longer has stopped: browsers drop layers
+/// when the uplink or the CPU does not carry them.
+const LAYER_SILENCE: Duration = Duration::from_secs(1);
+
+/// One layer's ring and what is going on with it.
+struct Layer {
+    ring: Ring,
+    last_packet: Option<Instant>,
+    last_request: Option<Instant>,
+}
+
+/// Owner: the stream on this worker.
+pub(super) struct Source {
+    pub(super) stream: Arc<Stream>,
+    layers: Vec<Vec<Layer>>,
+    /// When what was pushed goes to the viewers.
+    release_at: Option<Instant>,
+    has_video: bool,
+}
+
+impl Source {
+    pub(super) fn new(stream: Arc<Stream>) -> Self {
+        let layers = stream.tracks.iter().map(|track| {
+            let layer = |_: &String| Layer {
+                ring: Ring::new(track.kind()),
+                last_packet: None,
+                last_request: None,
+            };
+            track.rids.iter().map(layer).collect()
+        });
+        let has_video = stream.tracks.iter().any(|track| track.kind() == MediaKind::Video);
+        Self { layers: layers.collect(), stream, release_at: None, has_video }
+    }
+
+    /// Takes a packet of `layer` into its ring.
+    pub(super) fn push(&mut self, now: Instant, id: LayerId, packet: Arc<Packet>) {
+        let (kind, marker) = (self.kind(id.track), packet.marker);
+        let has_video = self.has_video;
+        let Some(layer) = self.layer_mut(id) else { return };
+        layer.ring.push(packet);
+        layer.last_packet = Some(now);
+        let wait = match kind {
+            Some(MediaKind::Audio) if has_video => AUDIO_WAIT,
+            Some(MediaKind::Video) if !marker && layer.ring.held() < SLICE as u64 => FRAME_WAIT,
+            _ => Duration::ZERO,
+        };
+        let at = now + wait;
+        self.release_at = Some(self.release_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// When [`Self::release`] is due.
+    pub(super) fn release_at(&self) -> Option<Instant> {
+        self.release_at
+    }
+
+    /// Lets the viewers be sent what was pushed, when it is time; true when it was.
+    pub(super) fn release(&mut self, now: Instant) -> bool {
+        if self.release_at.is_none_or(|at| now < at) {
+            return false;
+        }
+        self.release_at = None;
+        self.layers.iter_mut().flatten().for_each(|layer| layer.ring.release());
+        true
+    }
+
+    /// The ring of a layer.
+    pub(super) fn ring(&self, id: LayerId) -> Option<&Ring> {
+        let layer = self.layers.get(usize::from(id.track))?.get(usize::from(id.layer))?;
+        Some(&layer.ring)
+    }
+
+    /// The layer of `track` to watch: of those that flow the one with the most
+    /// pixels, and among equals the last in the publisher's order.
+    pub(super) fn best_layer(&self, track: u8, now: Instant) -> LayerId {
+        let layers = self.layers.get(usize::from(track)).map_or(&[][..], Vec::as_slice);
+        let flows = |layer: &Layer| {
+            layer.last_packet.is_some_and(|at| now.saturating_duration_since(at) < LAYER_SILENCE)
+        };
+        let ids = (0..layers.len()).map(|layer| LayerId { track, layer: layer as u8 });
+        ids.max_by_key(|id| (flows(&layers[usize::from(id.layer)]), self.pixels(*id), id.layer))
+            .unwrap_or(LayerId { track, layer: 0 })
+    }
+
+    /// Asks the source for a keyframe of `layer`, unless that was done just now.
+    pub(super) fn request_keyframe(&mut self, now: Instant, id: LayerId) {
+        let Some(layer) = self.layer_mut(id) else { return };
+        let recent = |at: Instant| now.saturating_duration_since(at) < KEYFRAME_COALESCE;
+        if layer.last_request.is_some_and(recent) {
+            return;
+        }
+        layer.last_request = Some(now);
+        // A full queue means that many others ask; the viewer asks again.
+        let _ = self.stream.request_keyframe(id);
+    }
+
+    /// The kind of a track of the stream.
+    pub(super) fn kind(&self, track: u8) -> Option<MediaKind> {
+        self.stream.tracks.get(usize::from(track)).map(|info| info.kind())
+    }
+
+    fn pixels(&self, id: LayerId) -> u64 {
+        let snapshot = self.stream.layer_snapshot(id).unwrap_or_default();
+        u64::from(snapshot.width) * u64::from(snapshot.height)
+    }
+
+    fn layer_mut(&mut self, id: LayerId) -> Option<&mut Layer> {
+        self.layers.get_mut(usize::from(id.track))?.get_mut(usize::from(id.layer))
+    }
+}
