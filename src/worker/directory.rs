@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::session::{NewSession, SessionId, SessionKind};
-use super::watching::Watching;
+use super::session::{NewRole, NewSession, SessionId, SessionKind};
+use crate::egress::fanout::Watching;
 use crate::hub::TableName;
 use crate::webrtc::ice_lite::IceCredentials;
 use crate::webrtc::transport::MAX_PATHS;
@@ -112,7 +112,10 @@ impl Directory {
             table: session.table.clone(),
             ufrag: ufrag.clone(),
             remote_ufrag: session.remote_ufrag.clone(),
-            watching: Watching::of(&session.role),
+            watching: match &session.role {
+                NewRole::Viewer { stream, tracks } => Some(Watching::new(stream.clone(), tracks)),
+                NewRole::Publisher { .. } => None,
+            },
         };
         let mut inner = self.lock();
         if !inner.has_room(kind, self.limits) {

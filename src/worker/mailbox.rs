@@ -43,7 +43,7 @@ pub(super) enum Mail {
     Close { session: SessionId, reason: &'static str },
     /// A viewer has chosen a layer: look at what its [`Watching`] says.
     ///
-    /// [`Watching`]: super::watching::Watching
+    /// [`Watching`]: crate::egress::fanout::Watching
     ChooseLayer { session: SessionId },
     /// A stream that this worker subscribed to is over.
     StreamEnded(StreamId),

@@ -17,10 +17,9 @@ mod stats;
 mod streams;
 #[cfg(test)]
 mod tests;
-mod watching;
 
+pub use crate::egress::fanout::{Sent, WatchedTrack, Watching};
 pub use directory::{SessionLimits, SessionView, TooManySessions};
 pub use pool::{ChooseError, CloseError, MediaPool, PoolSettings};
 pub use session::{NewRole, NewSession, OwnerWaker, SessionId, SessionKind};
 pub use stats::{REJECT_REASONS, WorkerTotals};
-pub use watching::{Sent, WatchedTrack, Watching};

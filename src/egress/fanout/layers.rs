@@ -67,27 +67,27 @@ const REPORTS_APART: Duration = Duration::from_secs(5);
 
 /// One layer of a track at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LayerState {
+pub(super) struct LayerState {
     /// Packets of it have come lately.
-    pub flows: bool,
+    pub(super) flows: bool,
     /// Pixels of its picture; 0 while unknown.
-    pub pixels: u64,
+    pub(super) pixels: u64,
     /// Its payload in bits per second; 0 while unknown.
-    pub bps: u64,
+    pub(super) bps: u64,
 }
 
 /// What a viewer is sent of a video track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub(super) enum Target {
     /// This layer, by its index in the track.
     Layer(u8),
     /// Nothing: the path does not carry the lowest layer. Audio goes on.
     Paused,
 }
 
-/// Why a viewer's layer changes; the value of the `reason` metric label.
+/// Why a viewer's layer changes; counted by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SwitchReason {
+pub(super) enum SwitchReason {
     /// There is room for a higher layer, or a chance of it.
     Up,
     /// The receiver's estimate is below what is sent.
@@ -104,39 +104,13 @@ pub enum SwitchReason {
     Resume,
 }
 
-impl SwitchReason {
-    /// Every reason.
-    pub const ALL: [Self; 7] = [
-        Self::Up,
-        Self::DownEstimate,
-        Self::DownLoss,
-        Self::Manual,
-        Self::LayerGone,
-        Self::Pause,
-        Self::Resume,
-    ];
-
-    /// The value of the `reason` metric label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::DownEstimate => "down_estimate",
-            Self::DownLoss => "down_loss",
-            Self::Manual => "manual",
-            Self::LayerGone => "layer_gone",
-            Self::Pause => "pause",
-            Self::Resume => "resume",
-        }
-    }
-}
-
 /// A change of what a viewer is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Switch {
+pub(super) struct Switch {
     /// What it is sent from the target's next keyframe on; a pause is at once.
-    pub target: Target,
+    pub(super) target: Target,
     /// Why.
-    pub reason: SwitchReason,
+    pub(super) reason: SwitchReason,
 }
 
 /// The receiver's last estimate.
@@ -172,7 +146,7 @@ struct Trial {
 
 /// Chooses for one viewer and video track. owner: the viewer's track.
 #[derive(Clone, Debug)]
-pub struct LayerChooser {
+pub(super) struct LayerChooser {
     target: Target,
     manual: Option<u8>,
     manual_changed: bool,
@@ -196,7 +170,7 @@ pub struct LayerChooser {
 
 impl LayerChooser {
     /// For a viewer that is sent `layer`.
-    pub fn new(layer: u8) -> Self {
+    pub(super) fn new(layer: u8) -> Self {
         Self {
             target: Target::Layer(layer),
             manual: None,
@@ -216,24 +190,20 @@ impl LayerChooser {
     }
 
     /// What the viewer is to be sent.
-    pub const fn target(&self) -> Target {
+    #[cfg(test)]
+    pub(super) const fn target(&self) -> Target {
         self.target
-    }
-
-    /// The layer that the viewer chose; `None`: the gateway chooses.
-    pub const fn manual(&self) -> Option<u8> {
-        self.manual
     }
 
     /// The viewer chooses `layer`, or leaves the choice to the gateway. Its choice is a
     /// ceiling: a path that does not carry it still brings the viewer down.
-    pub fn choose_manually(&mut self, layer: Option<u8>) {
+    pub(super) fn choose_manually(&mut self, layer: Option<u8>) {
         self.manual_changed = layer.is_some() && (self.manual_changed || self.manual != layer);
         self.manual = layer;
     }
 
     /// Takes a receiver's estimate (REMB) in bits per second. Any value is fine.
-    pub fn handle_estimate(&mut self, now: Instant, bps: u64) {
+    pub(super) fn handle_estimate(&mut self, now: Instant, bps: u64) {
         let before = self.fresh_estimate(now).map(|estimate| estimate.bps);
         let grows = before.is_some_and(|before| bps > percent(before, 101));
         self.estimate = Some(Estimate { bps, at: now, grows });
@@ -241,7 +211,7 @@ impl LayerChooser {
 
     /// Takes the share of packets lost out of a receiver report about the video, of
     /// 256 (RFC 3550 §6.4.1).
-    pub fn handle_loss(&mut self, now: Instant, fraction: u8) {
+    pub(super) fn handle_loss(&mut self, now: Instant, fraction: u8) {
         if self.since_switch(now).is_some_and(|since| since < SETTLE) {
             return;
         }
@@ -262,7 +232,7 @@ impl LayerChooser {
 
     /// Decides what the viewer is sent from now on; `None`: what it is sent already.
     /// `layers` are those of the track, `audio_bps` what is sent beside it.
-    pub fn choose(
+    pub(super) fn choose(
         &mut self,
         now: Instant,
         layers: &[LayerState],

@@ -10,6 +10,7 @@ mod ladder;
 mod layers;
 mod rate;
 mod ring;
+mod selection;
 mod source;
 mod stream;
 mod track;

@@ -10,7 +10,7 @@ const SLOTS: usize = 8;
 
 /// Measures a rate. owner: the stream on one worker.
 #[derive(Clone, Debug)]
-pub struct RateMeter {
+pub(super) struct RateMeter {
     bytes: [u64; SLOTS],
     epoch: Instant,
     /// The slot that is filled, counted from the epoch.
@@ -21,19 +21,19 @@ pub struct RateMeter {
 
 impl RateMeter {
     /// A meter that has seen nothing.
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self { bytes: [0; SLOTS], epoch: now, slot: 0, first: None }
     }
 
     /// Takes the payload of a packet that came at `now`.
-    pub fn push(&mut self, now: Instant, bytes: usize) {
+    pub(super) fn push(&mut self, now: Instant, bytes: usize) {
         self.advance(now);
         self.first.get_or_insert(now.saturating_duration_since(self.epoch));
         self.bytes[(self.slot % SLOTS as u64) as usize] += bytes as u64;
     }
 
     /// Bits per second until `now`; 0 after two seconds of silence.
-    pub fn bps(&mut self, now: Instant) -> u64 {
+    pub(super) fn bps(&mut self, now: Instant) -> u64 {
         self.advance(now);
         let Some(first) = self.first else { return 0 };
         let total: u64 = self.bytes.iter().sum();

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::session::NewRole;
 use crate::hub::Stream;
+use crate::webrtc::negotiated::SendTrack;
 
 /// No layer has this index: tracks have a handful.
 const NONE: u8 = u8::MAX;
@@ -43,11 +43,10 @@ pub enum Sent {
 }
 
 impl Watching {
-    /// What a new session will watch; `None` for a publisher.
-    pub(super) fn of(role: &NewRole) -> Option<Arc<Self>> {
-        let NewRole::Viewer { stream, tracks } = role else { return None };
+    /// What a viewer of these tracks will watch.
+    pub fn new(stream: Arc<Stream>, tracks: &[SendTrack]) -> Arc<Self> {
         let tracks = tracks.iter().map(|track| WatchedTrack::new(track.mid.clone(), track.track));
-        Some(Arc::new(Self { stream: stream.clone(), tracks: tracks.collect() }))
+        Arc::new(Self { stream, tracks: tracks.collect() })
     }
 }
 
@@ -61,7 +60,9 @@ impl WatchedTrack {
         Some(self.chosen.load(Ordering::Relaxed)).filter(|layer| *layer != NONE)
     }
 
-    pub(super) fn choose(&self, layer: Option<u8>) {
+    /// Chooses a layer, or leaves the choice to the gateway. The viewer's worker looks
+    /// at it twice a second.
+    pub fn choose(&self, layer: Option<u8>) {
         self.chosen.store(layer.unwrap_or(NONE), Ordering::Relaxed);
     }
 
