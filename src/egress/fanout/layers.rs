@@ -104,6 +104,13 @@ pub(super) enum SwitchReason {
     Resume,
 }
 
+impl SwitchReason {
+    /// It relieves the viewer's path.
+    pub(super) const fn is_relief(self) -> bool {
+        matches!(self, Self::DownEstimate | Self::DownLoss)
+    }
+}
+
 /// A change of what a viewer is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Switch {
@@ -153,6 +160,7 @@ pub(super) struct LayerChooser {
     estimate: Option<Estimate>,
     loss: Loss,
     switched_at: Option<Instant>,
+    by_hand_at: Option<Instant>,
     trial: Option<Trial>,
     /// The estimate is below what is sent since.
     short_since: Option<Instant>,
@@ -178,6 +186,7 @@ impl LayerChooser {
             estimate: None,
             loss: Loss::default(),
             switched_at: None,
+            by_hand_at: None,
             trial: None,
             short_since: None,
             room_since: None,
@@ -230,6 +239,17 @@ impl LayerChooser {
         };
     }
 
+    /// The last switch still waits for its keyframe: until it is carried out, reports
+    /// say nothing of it.
+    pub(super) fn wait_for_keyframe(&mut self, now: Instant) {
+        self.switched_at = Some(now);
+        self.loss = Loss::default();
+        self.short_since = None;
+        if let Some(trial) = &mut self.trial {
+            trial.since = now;
+        }
+    }
+
     /// Decides what the viewer is sent from now on; `None`: what it is sent already.
     /// `layers` are those of the track, `audio_bps` what is sent beside it.
     pub(super) fn choose(
@@ -277,7 +297,8 @@ impl LayerChooser {
 
     /// Follows a new choice of the viewer, where its layer flows.
     fn by_hand(&mut self, now: Instant, current: u8, ladder: &Ladder<'_>) -> Option<Switch> {
-        if self.since_switch(now).is_some_and(|since| since < MANUAL_PAUSE) {
+        let recent = |at: Instant| now.saturating_duration_since(at) < MANUAL_PAUSE;
+        if self.by_hand_at.is_some_and(recent) {
             return None;
         }
         let chosen = self.manual.filter(|chosen| ladder.flows(*chosen));
@@ -406,7 +427,8 @@ impl LayerChooser {
                 self.not_before = self.not_before.max(Some(now + AFTER_GONE))
             }
             SwitchReason::Resume => self.not_before = Some(now + self.backoff),
-            SwitchReason::Up | SwitchReason::Manual => {}
+            SwitchReason::Manual => self.by_hand_at = Some(now),
+            SwitchReason::Up => {}
         }
         if upward {
             let estimate = self.fresh_estimate(now).map_or(0, |estimate| estimate.bps);

@@ -13,6 +13,8 @@ mod ring;
 mod selection;
 mod source;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod track;
 mod viewer;
 mod watching;

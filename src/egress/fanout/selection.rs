@@ -15,6 +15,9 @@ use crate::media::LayerId;
 
 /// How often layers are chosen when nothing is reported, and keyframes asked for again.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// A viewer whose path is too narrow for its layer is sent nothing rather than that
+/// layer, when the lower one has no keyframe for this long.
+const DOWN_WAIT: Duration = Duration::from_secs(2);
 
 /// Owner: the viewer.
 pub(super) struct Selection {
@@ -32,6 +35,8 @@ struct Chooser {
     track: usize,
     /// Index in what the viewer watches.
     watched: usize,
+    /// Since when a lower layer's keyframe is waited for.
+    down_since: Option<Instant>,
 }
 
 impl Selection {
@@ -53,7 +58,7 @@ impl Selection {
     /// Chooses for the viewer's track number `track` from now on.
     pub(super) fn add(&mut self, track: usize, watched: usize, layer: u8) {
         let layers = Box::new(LayerChooser::new(layer));
-        self.choosers.push(Chooser { layers, track, watched });
+        self.choosers.push(Chooser { layers, track, watched, down_since: None });
     }
 
     /// Takes the receiver's estimate of what it can take in all.
@@ -97,11 +102,19 @@ impl Selection {
             let Some(watched) = self.watching.tracks.get(chooser.watched) else { continue };
             let Some(track) = tracks.get_mut(chooser.track) else { continue };
             chooser.layers.choose_manually(watched.chosen());
+            match track.target {
+                Some(_) => chooser.layers.wait_for_keyframe(now),
+                None => chooser.down_since = None,
+            }
             let states = source.states(track.params.track);
             let switch = chooser.layers.choose(now, states, beside);
             if let Some(switch) = switch {
                 count(counts, switch.reason);
                 carry_out(switch, track);
+                chooser.down_since = switch.reason.is_relief().then_some(now);
+            }
+            if chooser.down_since.is_some_and(|at| now.saturating_duration_since(at) > DOWN_WAIT) {
+                track.hold();
             }
             if let Some(target) = track.target
                 && (regular || switch.is_some())

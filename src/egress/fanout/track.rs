@@ -201,7 +201,13 @@ impl ViewerTrack {
 
     /// Sends no more, until [`Self::go_to`] and a keyframe of its layer.
     pub(super) fn pause(&mut self) {
-        (self.paused, self.target) = (true, None);
+        self.target = None;
+        self.hold();
+    }
+
+    /// Sends no more before the keyframe of its target.
+    pub(super) fn hold(&mut self) {
+        self.paused = true;
         (self.next, self.next_slice) = (None, None);
     }
 

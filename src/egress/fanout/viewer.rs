@@ -207,7 +207,8 @@ impl Viewer {
                     }
                 }
                 Rtcp::Pli { media_ssrc } | Rtcp::Fir { media_ssrc } => {
-                    let Some(track) = self.track_mut(*media_ssrc) else { continue };
+                    let track = self.track_mut(*media_ssrc);
+                    let Some(track) = track.filter(|track| !track.is_paused()) else { continue };
                     let ring = source.ring(track.layer);
                     if ring.is_some_and(|ring| track.replay(ring, context.now)) {
                         counts.replays += 1;
