@@ -150,7 +150,7 @@ impl App {
             let server = Server::new(public_router.clone(), None, few);
             app.tasks.spawn(server.run(vec![plain], stopping.clone()));
         }
-        let server = Server::new(public_router, acceptor, limits);
+        let server = Server::new(public_router, acceptor, limits).marked(config.dscp.hls);
         parts::add_server_source(&metrics, "public", &server);
         app.tasks.spawn(server.run(http, stopping));
         let server = Server::new(admin_router, None, few);

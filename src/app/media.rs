@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use crate::config::Config;
 use crate::hub::{Registry, Stream};
 use crate::ingest::whip::ReceiverSettings;
-use crate::net::udp::UdpSettings;
+use crate::net::udp::{Marking, UdpSettings};
 use crate::qos::{Metrics, Scrape, Transport, names};
 use crate::rtp::extensions::PlayoutDelay;
 use crate::time::Clock;
@@ -49,6 +49,12 @@ fn settings(config: &Config, addresses: Vec<IpAddr>) -> PoolSettings {
             port: media.port,
             ipv6: addresses.iter().any(IpAddr::is_ipv6),
             buffer_bytes: media.socket_buffer_bytes,
+            gso: media.gso,
+            marking: Marking {
+                audio: config.dscp.audio,
+                video: config.dscp.video,
+                control: config.dscp.control,
+            },
         },
         addresses,
         limits: SessionLimits {
@@ -93,7 +99,17 @@ fn scrape_workers(scrape: &mut Scrape, pool: &MediaPool) {
     scrape.count(&names::MEDIA_DATAGRAMS, &[], totals.datagrams_received);
     scrape.count(&names::MEDIA_BYTES, &[], totals.bytes_received);
     scrape.count(&names::MEDIA_FORWARDED, &[], totals.forwarded);
-    scrape.count(&names::SEND_DROPPED, &[], totals.send_dropped);
+    scrape.count(&names::MEDIA_DATAGRAMS_SENT, &[], totals.datagrams_sent);
+    scrape.count(&names::MEDIA_MESSAGES_SENT, &[], totals.messages_sent);
+    for (reason, count) in &totals.send_dropped {
+        scrape.count(&names::SEND_DROPPED, &[reason], *count);
+    }
+    scrape.count(&names::GSO_WORKERS, &[], totals.gso_workers);
+    for (reason, count) in &totals.gso_refused {
+        scrape.count(&names::GSO_REFUSED, &[reason], *count);
+    }
+    let webrtc = &[Transport::WebRtc.as_str()];
+    scrape.count(&names::DSCP_REFUSED, webrtc, totals.dscp_refused);
     for (worker, nanos) in pool.busy_nanos().into_iter().enumerate() {
         let seconds = nanos as f64 / 1e9;
         scrape.add(&names::WORKER_BUSY, &[&worker.to_string()], seconds);

@@ -67,6 +67,7 @@ pub(super) fn add_server_source(metrics: &Metrics, listener: &'static str, serve
         for (reason, count) in stats.refused() {
             scrape.count(&names::HTTP_REFUSED, &[listener, reason], count);
         }
+        scrape.count(&names::DSCP_REFUSED, &[Transport::LlHls.as_str()], stats.unmarked());
     });
 }
 

@@ -11,10 +11,11 @@ use tracing_subscriber::EnvFilter;
 
 use super::raw::{Document, Section};
 use super::value::{
-    Refusal, choice, duration, flag, ip_address, list, number, optional_path, parsed,
+    Refusal, choice, dscp, duration, flag, ip_address, list, number, optional_path, parsed,
     socket_address,
 };
 use crate::hub::TableName;
+use crate::net::dscp::Dscp;
 use crate::webrtc::sdp::MAX_SDP_BYTES;
 
 /// A whole, checked configuration.
@@ -26,6 +27,8 @@ pub struct Config {
     pub admin: Admin,
     /// WebRTC media.
     pub media: Media,
+    /// How packets are marked.
+    pub dscp: Marks,
     /// LL-HLS.
     pub hls: Hls,
     /// Logs.
@@ -96,6 +99,21 @@ pub struct Media {
     pub playout_delay_max: Duration,
     /// Kernel receive and send buffer of each worker's socket, in bytes.
     pub socket_buffer_bytes: usize,
+    /// Give the kernel runs of datagrams as one message, where it can.
+    pub gso: bool,
+}
+
+/// `[dscp]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks {
+    /// Of WebRTC audio.
+    pub audio: Dscp,
+    /// Of WebRTC video.
+    pub video: Dscp,
+    /// Of STUN, DTLS and SRTCP.
+    pub control: Dscp,
+    /// Of the public HTTP listeners' connections.
+    pub hls: Dscp,
 }
 
 /// `[hls]`
@@ -163,6 +181,7 @@ pub(super) fn read(document: &mut Document<'_>) -> Config {
         http: http(document.section("http")),
         admin: admin(document.section("admin")),
         media: media(document.section("media")),
+        dscp: marks(document.section("dscp")),
         hls: hls(document.section("hls")),
         log: log(document.section("log")),
         demo: demo(document.section("demo")),
@@ -210,11 +229,22 @@ fn media(mut s: Section<'_, '_>) -> Media {
         playout_delay_min: s.read("playout_delay_min", "Least playout delay that viewers' players are asked for.", r#""0ms""#, duration(ms(0)..=ms(40_000))),
         playout_delay_max: s.read("playout_delay_max", "Most playout delay that viewers' players are asked for; raises the resilience to jitter.", r#""150ms""#, duration(ms(0)..=ms(40_000))),
         socket_buffer_bytes: s.read("socket_buffer_bytes", "Kernel receive and send buffer of each media socket; the kernel's own limits (net.core.rmem_max, wmem_max) hold.", "4_194_304", number(65_536..=BUFFER_MAX)),
+        gso: s.read("gso", "Give the kernel runs of packets to a viewer at once (GSO), where it takes them; off only to look for faults.", "true", flag),
     };
     if media.playout_delay_min > media.playout_delay_max {
         s.refuse("playout_delay_min", &Refusal::new("more than the most", "media.playout_delay_max or less"));
     }
     media
+}
+
+#[rustfmt::skip]
+fn marks(mut s: Section<'_, '_>) -> Marks {
+    Marks {
+        audio: s.read("audio", "DSCP of WebRTC audio: a name such as \"AF41\" or \"EF\", a number from 0 to 63, or \"off\". Best the same as video, with which it shares a path.", r#""AF41""#, dscp),
+        video: s.read("video", "DSCP of WebRTC video.", r#""AF41""#, dscp),
+        control: s.read("control", "DSCP of the sessions' STUN, DTLS and RTCP.", r#""AF41""#, dscp),
+        hls: s.read("hls", "DSCP of the public HTTP connections: LL-HLS and pages.", r#""AF31""#, dscp),
+    }
 }
 
 #[rustfmt::skip]

@@ -10,7 +10,7 @@ mod value;
 
 use std::path::Path;
 
-pub use checked::{Admin, Config, Demo, Hls, Http, Log, LogFormat, Media, TlsFiles};
+pub use checked::{Admin, Config, Demo, Hls, Http, Log, LogFormat, Marks, Media, TlsFiles};
 pub use raw::{ConfigError, ConfigErrors};
 
 /// Reads `file` (or only defaults, when `None`) with the environment over it.

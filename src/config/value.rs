@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use crate::net::dscp::Dscp;
+
 /// A value as it was given: typed by TOML, or the text of a variable.
 pub(super) enum Raw<'a> {
     Toml(&'a DeValue<'a>),
@@ -157,6 +159,17 @@ pub(super) fn parsed<T: std::str::FromStr>(
     expected: &'static str,
 ) -> impl Fn(&Raw<'_>) -> Result<T, Refusal> {
     move |raw| raw.text().and_then(|t| t.parse().ok()).ok_or_else(|| raw.refused(expected))
+}
+
+/// A code point by name or number.
+pub(super) fn dscp(raw: &Raw<'_>) -> Result<Dscp, Refusal> {
+    let named = || raw.text().and_then(|text| text.parse().ok());
+    let number = raw.integer().and_then(|n| u8::try_from(n).ok()).and_then(Dscp::new);
+    number.or_else(named).ok_or_else(|| {
+        raw.refused(
+            "a code point such as \"AF41\", \"EF\", \"CS0\" or \"off\", or a number from 0 to 63",
+        )
+    })
 }
 
 /// One of the named values.

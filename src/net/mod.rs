@@ -2,6 +2,7 @@
 
 mod activity;
 pub mod addresses;
+pub mod dscp;
 pub mod files;
 pub mod tcp;
 pub mod tls;

@@ -30,6 +30,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use super::activity::Activity;
+use super::dscp::Dscp;
 
 /// Connections that may wait for `accept`; more are refused by the kernel.
 const BACKLOG: i32 = 1024;
@@ -82,12 +83,18 @@ pub struct Stats {
     slow: AtomicU64,
     tls: AtomicU64,
     accept: AtomicU64,
+    unmarked: AtomicU64,
 }
 
 impl Stats {
     /// Connections open now.
     pub fn open(&self) -> u64 {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections that go unmarked because the system refused their DSCP.
+    pub fn unmarked(&self) -> u64 {
+        self.unmarked.load(Ordering::Relaxed)
     }
 
     /// Connections closed before they were served, by reason.
@@ -128,6 +135,7 @@ pub struct Server {
     router: Router,
     tls: Option<TlsAcceptor>,
     limits: Limits,
+    dscp: Dscp,
     stats: Arc<Stats>,
     slots: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
@@ -138,7 +146,15 @@ impl Server {
     pub fn new(router: Router, tls: Option<TlsAcceptor>, limits: Limits) -> Self {
         let slots = Arc::new(Semaphore::new(limits.max_connections));
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
-        Self { router, tls, limits, stats: Arc::default(), slots, refusals }
+        let dscp = Dscp::UNMARKED;
+        Self { router, tls, limits, dscp, stats: Arc::default(), slots, refusals }
+    }
+
+    /// Marks the packets of its connections.
+    #[must_use]
+    pub fn marked(mut self, dscp: Dscp) -> Self {
+        self.dscp = dscp;
+        self
     }
 
     /// The counters.
@@ -212,6 +228,9 @@ impl Server {
         stop: watch::Receiver<bool>,
     ) {
         let _open = OpenGuard::new(self.stats.clone());
+        if mark(&stream, peer, self.dscp).is_err() {
+            self.stats.unmarked.fetch_add(1, Ordering::Relaxed);
+        }
         // Without these options the connection is only worse, not wrong.
         let _ = stream.set_nodelay(true);
         #[cfg(target_os = "linux")]
@@ -304,6 +323,17 @@ impl Server {
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING);
         builder
+    }
+}
+
+/// Marks what is sent to `peer`. The kernel looks at the option of the family of the
+/// packets, which are IPv4 also to the mapped peers of an IPv6 socket.
+fn mark(stream: &TcpStream, peer: SocketAddr, dscp: Dscp) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    match dscp {
+        Dscp::UNMARKED => Ok(()),
+        dscp if peer.ip().to_canonical().is_ipv4() => socket.set_tos_v4(dscp.tos().into()),
+        dscp => socket.set_tclass_v6(dscp.tos().into()),
     }
 }
 

@@ -71,7 +71,7 @@ families! {
 
     EGRESS_PACKETS Counter "railbird_egress_packets_total" ["table", "transport"] "RTP packets sent to viewers, without resends.";
     EGRESS_BYTES Counter "railbird_egress_bytes_total" ["table", "transport"] "RTP payload bytes sent to viewers, without resends.";
-    SEND_DROPPED Counter "railbird_send_dropped_total" [] "Datagrams that the kernel would not take.";
+    SEND_DROPPED Counter "railbird_send_dropped_total" ["reason"] "Datagrams that could not be sent.";
     VIEWERS_OVERRUN Counter "railbird_viewers_overrun_total" ["table"] "Times that a viewer fell so far behind that it was moved to the live edge.";
     VIEWER_FRAMES_DROPPED Counter "railbird_viewer_frames_dropped_total" ["table", "reason"] "Frames that single viewers were not sent: late means that they were too far behind.";
     VIEWER_NACKS Counter "railbird_viewer_nacks_total" ["table"] "Packets that viewers asked for again.";
@@ -83,6 +83,11 @@ families! {
     MEDIA_DATAGRAMS Counter "railbird_media_datagrams_received_total" [] "Datagrams received on the media port.";
     MEDIA_BYTES Counter "railbird_media_bytes_received_total" [] "UDP payload bytes received on the media port.";
     MEDIA_FORWARDED Counter "railbird_media_datagrams_forwarded_total" [] "Datagrams passed on to the worker that owns their peer.";
+    MEDIA_DATAGRAMS_SENT Counter "railbird_media_datagrams_sent_total" [] "Datagrams sent on the media port.";
+    MEDIA_MESSAGES_SENT Counter "railbird_media_messages_sent_total" [] "Messages in which the kernel took them; GSO makes these fewer.";
+    GSO_WORKERS Gauge "railbird_gso_workers" [] "Media threads that give the kernel runs of datagrams as one message (GSO).";
+    GSO_REFUSED Counter "railbird_gso_refusals_total" ["reason"] "Runs of datagrams that the kernel would not take as one message; they were sent one by one.";
+    DSCP_REFUSED Counter "railbird_dscp_refusals_total" ["transport"] "Datagrams and HTTP connections that go unmarked because the system refused their DSCP.";
     SRTP_SESSIONS Counter "railbird_srtp_sessions_total" ["profile"] "Sessions whose DTLS handshake is done, by SRTP profile.";
     REJECTED_INPUT Counter "railbird_rejected_input_total" ["stage", "reason"] "Network input that was dropped.";
     WORKERS Gauge "railbird_workers" [] "Media threads that run.";

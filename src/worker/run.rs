@@ -12,13 +12,18 @@ use super::core::Core;
 use super::mailbox::{Inbox, Mailbox};
 use super::pool::Shared;
 use super::stats::WorkerStats;
-use crate::net::udp::{BATCH, ReceiveBatch, SendBatch};
+use crate::net::udp::{BATCH, DatagramSink as _, ReceiveBatch, SendBatch};
 
 pub(super) const SOCKET_TOKEN: Token = Token(0);
 pub(super) const WAKER_TOKEN: Token = Token(1);
 
 /// Batches of datagrams taken in one turn: reception must not starve sending.
 const RECEIVE_BATCHES: usize = 8;
+/// Longest wait while the socket takes nothing. A timer and not the poll's word, because
+/// a lack of memory (`ENOBUFS`) has no end that is told, and because the kernel tells a
+/// poll that wants to write of every packet that has left, while the buffer that is
+/// asked for by default (4 MiB) lasts a link of 10 Gbit/s for over a millisecond.
+const SEND_RETRY: Duration = Duration::from_millis(1);
 
 pub(super) struct Worker {
     poll: Poll,
@@ -36,7 +41,7 @@ impl Worker {
         inbox: Inbox,
         shared: Arc<Shared>,
     ) -> Self {
-        let batch = SendBatch::new(&socket, shared.settings.udp.ipv6);
+        let batch = SendBatch::new(&socket, &shared.settings.udp);
         Self {
             poll,
             socket,
@@ -56,7 +61,10 @@ impl Worker {
         while !self.core.is_stopping() {
             // Announced before the queues are looked at, so that no message slips in between.
             self.mailbox.fall_asleep();
-            let wait = if drained { self.core.wait(now) } else { Duration::ZERO };
+            let mut wait = if drained { self.core.wait(now) } else { Duration::ZERO };
+            if self.core.sink.is_blocked() {
+                wait = wait.min(SEND_RETRY);
+            }
             let busy = now.elapsed().as_nanos() as u64;
             self.stats.busy_nanos.fetch_add(busy, Ordering::Relaxed);
             if let Err(error) = self.poll.poll(&mut events, Some(wait))
@@ -67,13 +75,22 @@ impl Worker {
             self.mailbox.awake();
             now = Instant::now();
             drained = self.receive(now, &mut received);
+            if self.core.sink.is_blocked() {
+                // Before the turn, which gives media only to a socket that takes it.
+                self.core.sink.flush();
+            }
             self.core.turn(now);
-            self.core.sink.flush();
-            let dropped = self.core.sink.take_dropped();
-            self.stats.send_dropped.fetch_add(dropped, Ordering::Relaxed);
+            self.flush();
         }
         self.core.end_all(now);
-        self.core.sink.flush();
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        let sink = &mut self.core.sink;
+        sink.flush();
+        self.stats.add_sent(&sink.take_counts());
+        self.stats.gso.store(sink.uses_gso(), Ordering::Relaxed);
     }
 
     /// Takes what has come, within the turn's bound; returns false when there may be
@@ -93,7 +110,7 @@ impl Worker {
                     continue;
                 };
                 self.stats.bytes_received.fetch_add(datagram.len() as u64, Ordering::Relaxed);
-                self.core.handle_datagram(now, from.into(), datagram, true);
+                self.core.handle_datagram(now, from, datagram, true);
             }
             if count < BATCH {
                 return true;

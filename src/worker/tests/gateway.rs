@@ -202,7 +202,7 @@ impl Gateway {
 fn settings(workers: usize) -> PoolSettings {
     PoolSettings {
         workers,
-        udp: UdpSettings { port: media_address().port(), ipv6: false, buffer_bytes: 0 },
+        udp: UdpSettings { port: media_address().port(), ..UdpSettings::default() },
         addresses: vec![media_address().ip()],
         limits: SessionLimits { viewers: 1000, publishers: 16 },
         timeouts: TransportTimeouts { connect: Duration::from_secs(10), consent: CONSENT },
