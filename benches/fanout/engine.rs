@@ -6,7 +6,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use railbird::codec::Codec;
-use railbird::egress::fanout::{FanoutStream, PassContext, ViewerSpec};
+use railbird::egress::fanout::{FanoutStream, PassContext, ViewerSpec, Watching};
 use railbird::hub::{PublishRequest, Publisher, Registry};
 use railbird::media::{LayerId, Packet, TrackInfo};
 use railbird::net::udp::{SendBatch, UdpSettings, open_sockets};
@@ -60,7 +60,8 @@ impl Engine {
         let mut stream = FanoutStream::new(publisher.stream().clone());
         let now = Instant::now();
         for n in 0..viewers {
-            stream.join(now, spec(n));
+            let spec = spec(n, &stream);
+            stream.join(now, spec);
         }
         Self {
             stream,
@@ -133,7 +134,7 @@ fn packet(
     Arc::new(Packet { seq, timestamp, marker, keyframe, capture, received, payload })
 }
 
-fn spec(n: usize) -> ViewerSpec {
+fn spec(n: usize, stream: &FanoutStream) -> ViewerSpec {
     let profile = Profile::AeadAes128Gcm;
     let bytes: Vec<u8> = (0..profile.keying_material_len()).map(|i| (i + n) as u8).collect();
     let material = KeyingMaterial::new(profile, &bytes).expect("as long as it must be");
@@ -154,11 +155,13 @@ fn spec(n: usize) -> ViewerSpec {
         nack: true,
         pli: true,
     };
+    let tracks = vec![send(0, 96, Some(97)), send(1, 111, None)];
     ViewerSpec {
         peer: n,
         to: Route { peer: viewer(n), local: Some(LOCAL.into()) },
         sealer: Sealer::new(&material, false).expect("keys"),
-        tracks: vec![send(0, 96, Some(97)), send(1, 111, None)],
+        watching: Watching::new(stream.stream().clone(), &tracks),
+        tracks,
         seeds: vec![n as u64 * 7, n as u64 * 13],
         cname: n.to_string(),
         playout_delay: PlayoutDelay::from_millis(0, 150),

@@ -166,7 +166,7 @@ fn apply(
         .filter(|(watched, _)| choice.media_id.as_ref().is_none_or(|mid| *mid == watched.mid))
         .collect();
     if videos.is_empty() {
-        return Err(unprocessable("no-such-media", "This session has no such video section."));
+        return Err(unprocessable("This session has no such video section."));
     }
     // All of them are found before the first one is changed.
     let chosen: Vec<(u8, Option<u8>)> = videos
@@ -188,12 +188,12 @@ fn layer_of(info: &TrackInfo, choice: &Choice) -> Result<Option<u8>, Problem> {
     let found = info.rids.iter().position(|known| known == rid);
     match found.and_then(|index| u8::try_from(index).ok()) {
         Some(layer) => Ok(Some(layer)),
-        None => Err(unprocessable("no-such-layer", "The track has no layer of this name.")),
+        None => Err(unprocessable("The track has no layer of this name.")),
     }
 }
 
-fn unprocessable(kind: &'static str, detail: &str) -> Problem {
-    let title = "There is no such layer";
+fn unprocessable(detail: &str) -> Problem {
+    let (kind, title) = ("no-such-layer", "There is no such layer");
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, kind, title, detail)
 }
 

@@ -96,7 +96,7 @@ fn packet(seq: u64, bytes: usize, received: Instant) -> Packet {
 fn pool(clock: Clock) -> Arc<MediaPool> {
     let settings = PoolSettings {
         workers: 1,
-        udp: UdpSettings { port: 0, ipv6: false, buffer_bytes: 0 },
+        udp: UdpSettings { buffer_bytes: 0, ..UdpSettings::default() },
         addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
         limits: SessionLimits { viewers: 10, publishers: 1 },
         timeouts: TransportTimeouts {
@@ -221,7 +221,7 @@ async fn what_cannot_be_chosen_is_refused_and_changes_nothing() {
     for (choice, status, expected) in [
         (json!({"encodingId": "x"}), unprocessable, "no-such-layer"),
         (json!({"encodingId": ""}), unprocessable, "no-such-layer"),
-        (json!({"mediaId": "9", "encodingId": "h"}), unprocessable, "no-such-media"),
+        (json!({"mediaId": "9", "encodingId": "h"}), unprocessable, "no-such-layer"),
         (json!({"encodingId": 1}), StatusCode::BAD_REQUEST, "bad-layer-choice"),
         (json!(["h"]), StatusCode::BAD_REQUEST, "bad-layer-choice"),
         (

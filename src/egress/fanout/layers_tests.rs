@@ -128,7 +128,7 @@ impl World {
         self.second.0 += sent;
         self.second.1 += sent - arrived + dropped;
         let fell = self.receiver.tick(through, self.queue / self.capacity, age);
-        let whole_second = age.as_millis() % 1000 == 0;
+        let whole_second = age.as_millis().is_multiple_of(1000);
         if self.reports_remb
             && (fell || whole_second)
             && let Some(estimate) = self.receiver.estimate
@@ -141,7 +141,7 @@ impl World {
                 self.chooser.handle_loss(self.now, (lost / sent * 255.0) as u8);
             }
         }
-        if fell || age.as_millis() % 500 == 0 {
+        if fell || age.as_millis().is_multiple_of(500) {
             self.choose();
         }
     }
@@ -260,8 +260,8 @@ fn forged_reports_buy_few_switches() {
     // An estimate and a loss for each second, and how long the values stay.
     type Forge = fn(u64) -> (u64, u8);
     let forges: [Forge; 5] = [
-        |second| (if second % 2 == 0 { 0 } else { u64::MAX }, 0),
-        |second| (u64::MAX, if second % 2 == 0 { 255 } else { 0 }),
+        |second| (if second.is_multiple_of(2) { 0 } else { u64::MAX }, 0),
+        |second| (u64::MAX, if second.is_multiple_of(2) { 255 } else { 0 }),
         |second| (if second / 7 % 2 == 0 { 0 } else { u64::MAX }, 0),
         |second| {
             (if second / 16 % 2 == 0 { u64::MAX } else { 1 }, if second % 16 < 8 { 0 } else { 200 })
