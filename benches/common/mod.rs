@@ -5,7 +5,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use railbird::codec::Codec;
-use railbird::egress::fanout::ViewerSpec;
+use railbird::egress::fanout::{FanoutStream, ViewerSpec, Watching};
 use railbird::hub::{PublishRequest, Publisher, Registry};
 use railbird::media::{LayerId, Packet, TrackInfo};
 use railbird::route::Route;
@@ -62,8 +62,8 @@ pub fn sealer(profile: Profile, n: usize) -> Sealer {
     Sealer::new(&material, false).expect("keys")
 }
 
-/// Viewer `n`, whose packets go to `to`.
-pub fn viewer(n: usize, to: Route) -> ViewerSpec {
+/// Viewer `n` of `stream`, whose packets go to `to`.
+pub fn viewer(n: usize, to: Route, stream: &FanoutStream) -> ViewerSpec {
     let extensions = ExtensionIds {
         abs_capture_time: Some(3),
         abs_send_time: Some(2),
@@ -81,11 +81,13 @@ pub fn viewer(n: usize, to: Route) -> ViewerSpec {
         nack: true,
         pli: true,
     };
+    let tracks = vec![send(0, 96, Some(97)), send(1, 111, None)];
     ViewerSpec {
         peer: n,
         to,
         sealer: sealer(Profile::AeadAes128Gcm, n),
-        tracks: vec![send(0, 96, Some(97)), send(1, 111, None)],
+        watching: Watching::new(stream.stream().clone(), &tracks),
+        tracks,
         seeds: vec![n as u64 * 7, n as u64 * 13],
         cname: n.to_string(),
         playout_delay: PlayoutDelay::from_millis(0, 150),

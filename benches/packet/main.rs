@@ -58,7 +58,8 @@ impl Fanout {
         let mut stream = FanoutStream::new(publisher.stream().clone());
         let now = Instant::now();
         let to = Route::from(SocketAddr::from(([192, 0, 2, 1], 4000)));
-        let seat = stream.join(now, viewer(1, to));
+        let spec = viewer(1, to, &stream);
+        let seat = stream.join(now, spec);
         Self { stream, seat, now, seq: 0, sink: Nowhere(Box::new([0; MAX_SEND])) }
     }
 
@@ -103,7 +104,8 @@ fn fan_out(criterion: &mut Criterion) {
         bencher.iter(|| fanout.send_one());
     });
     let fanout = RefCell::new(fanout);
-    let spec = viewer(1, SocketAddr::from(([192, 0, 2, 1], 4000)).into());
+    let to = SocketAddr::from(([192, 0, 2, 1], 4000));
+    let spec = viewer(1, to.into(), &fanout.borrow().stream);
     let (ssrc, first) = (spec.tracks[0].ssrc, spec.seeds[0]);
     let nack = || {
         let mut fanout = fanout.borrow_mut();

@@ -9,6 +9,7 @@ mod http;
 mod media;
 mod peer;
 mod records;
+mod rewrite;
 mod sdp;
 mod session;
 mod text;
@@ -16,6 +17,7 @@ mod text;
 pub use http::{hls, http_headers};
 pub use media::{codec, depacketizer};
 pub use peer::{classify, rtcp, rtp, srtp, stun};
+pub use rewrite::rewrite;
 pub use sdp::{sdp_fragment, sdp_offer};
 pub use session::{dtls, dtls_handshake, whip_receiver};
 pub use text::{config, names};
@@ -53,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("rtcp", rtcp),
     Target::new("whip_receiver", whip_receiver),
     Target::new("depacketizer", depacketizer),
+    Target::new("rewrite", rewrite),
     Target::new("codec", codec),
     Target { samples: OFFERS, ..Target::new("sdp_offer", sdp_offer) },
     Target::new("sdp_fragment", sdp_fragment),

@@ -7,6 +7,7 @@ pub mod admin;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod health;
+mod layer;
 mod layers;
 mod pages;
 pub mod public;

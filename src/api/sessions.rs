@@ -9,10 +9,10 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{patch, post};
+use axum::routing::{get, patch, post};
 
 use super::tables::Tables;
-use super::{whep, whip};
+use super::{layer, whep, whip};
 use crate::hub::{Registry, TableName};
 use crate::problem::Problem;
 use crate::qos::Metrics;
@@ -25,7 +25,7 @@ use crate::worker::{CloseError, MediaPool, SessionId, SessionKind, SessionView};
 const BUSY_RETRY_SECONDS: u32 = 1;
 const SDP: &str = "application/sdp";
 const SDP_FRAGMENT: &str = "application/trickle-ice-sdpfrag";
-const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+pub(super) const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
 /// What the WHIP and WHEP routes work on. Shared as `Arc<MediaApi>`.
@@ -54,6 +54,10 @@ pub fn router(api: Arc<MediaApi>) -> Router {
         .route(
             "/whep/{table}/{session}",
             patch(patch_viewer).delete(delete_viewer).options(session_options),
+        )
+        .route(
+            "/whep/{table}/{session}/layer",
+            get(layer::show).post(layer::choose).delete(layer::reset).options(layer::options),
         )
         .with_state(api)
 }
@@ -85,7 +89,7 @@ impl MediaApi {
     }
 
     /// The session, if it is one of `kind` on `table`.
-    fn find(
+    pub(super) fn find(
         &self,
         kind: SessionKind,
         table: &str,
@@ -127,13 +131,7 @@ impl MediaApi {
         match self.pool.close(id, "closed_by_peer") {
             Ok(()) => Ok(StatusCode::OK.into_response()),
             Err(CloseError::Unknown) => Err(no_such_session()),
-            Err(CloseError::Busy) => Err(Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "busy",
-                "The gateway is busy",
-                "The session could not be ended now.",
-            )
-            .retry_after(BUSY_RETRY_SECONDS)),
+            Err(CloseError::Busy) => Err(busy("The session could not be ended now.")),
         }
     }
 }
@@ -142,6 +140,7 @@ impl MediaApi {
 pub(super) struct Resource {
     location: String,
     etag: HeaderValue,
+    links: Option<HeaderValue>,
 }
 
 impl Resource {
@@ -149,7 +148,15 @@ impl Resource {
         Self {
             location: format!("/{endpoint}/{table}/{}", fresh.id),
             etag: etag(&fresh.local.ice.ufrag),
+            links: None,
         }
+    }
+
+    /// Adds a `Link` to `{location}/{name}`, which extends the protocol by `relation`.
+    pub(super) fn link(mut self, name: &str, relation: &str) -> Self {
+        let target = format!("<{}/{name}>; rel=\"{relation}\"", self.location);
+        self.links = Some(header_value(&target));
+        self
     }
 
     /// 201 with the answer (RFC 9725 §4.2).
@@ -161,7 +168,11 @@ impl Resource {
             (ACCEPT_PATCH, header_value(SDP_FRAGMENT)),
             (header::CACHE_CONTROL, header_value("no-store")),
         ];
-        (StatusCode::CREATED, headers, answer).into_response()
+        let mut response = (StatusCode::CREATED, headers, answer).into_response();
+        if let Some(link) = self.links {
+            response.headers_mut().insert(header::LINK, link);
+        }
+        response
     }
 }
 
@@ -253,7 +264,7 @@ pub(super) fn check_offer_type(headers: &HeaderMap) -> Result<(), Problem> {
     check_content_type(headers, SDP, &ACCEPT_POST)
 }
 
-fn check_content_type(
+pub(super) fn check_content_type(
     headers: &HeaderMap,
     expected: &'static str,
     accept: &HeaderName,
@@ -307,7 +318,13 @@ async fn read_text(body: Body) -> Result<String, Problem> {
         .map_err(|_| bad_sdp("The body cannot be read", "it is not UTF-8 text"))
 }
 
-fn no_such_session() -> Problem {
+pub(super) fn busy(detail: &str) -> Problem {
+    let (kind, title) = ("busy", "The gateway is busy");
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, kind, title, detail)
+        .retry_after(BUSY_RETRY_SECONDS)
+}
+
+pub(super) fn no_such_session() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
         "no-such-session",
@@ -326,6 +343,6 @@ fn etag(ufrag: &str) -> HeaderValue {
 }
 
 /// For text of ours, which has no characters that a header cannot carry.
-fn header_value(text: &str) -> HeaderValue {
+pub(super) fn header_value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

@@ -80,16 +80,17 @@ struct TrackView {
     layers: Vec<LayerView>,
 }
 
-#[derive(Serialize)]
-struct LayerView {
-    rid: String,
+/// A layer as it comes in.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct LayerView {
+    pub(super) rid: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    width: Option<u32>,
+    pub(super) width: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    height: Option<u32>,
+    pub(super) height: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    fps: Option<f64>,
-    bitrate: u64,
+    pub(super) fps: Option<f64>,
+    pub(super) bitrate: u64,
 }
 
 impl Tables {
@@ -184,6 +185,17 @@ impl Tables {
             },
             tracks: stream.tracks.iter().enumerate().map(track).collect(),
         }
+    }
+
+    /// A layer of a stream, and whether it flows: it has come within the last samples.
+    pub(super) fn layer(&self, stream: &Stream, id: LayerId) -> Option<(LayerView, bool)> {
+        let info = stream.tracks.get(usize::from(id.track))?;
+        let rid = info.rids.get(usize::from(id.layer))?;
+        let view = self.layer_view(stream, id, info.kind(), rid);
+        let sampled = self.lock().get(&(stream.id, id)).is_some_and(|kept| kept.len() > 1);
+        let begun = stream.layer_snapshot(id).is_some_and(|now| now.packets > 0);
+        let flows = if sampled { view.bitrate > 0 } else { begun };
+        Some((view, flows))
     }
 
     fn layer_view(&self, stream: &Stream, id: LayerId, kind: MediaKind, rid: &str) -> LayerView {

@@ -9,9 +9,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use rand::RngExt as _;
 
+use super::layer;
 use super::sessions::{MediaApi, Resource, read_offer, sdp_problem, table_name};
 use crate::hub::{Stream, TableName};
 use crate::problem::Problem;
+use crate::webrtc::negotiated::SendTrack;
 use crate::webrtc::sdp::{Offer, answer_viewer};
 use crate::webrtc::transport::RemoteDtls;
 use crate::worker::{NewRole, NewSession, Refusal, SessionKind};
@@ -45,7 +47,13 @@ fn admit(api: &MediaApi, table: TableName, offer: &Offer) -> Result<Response, Pr
     let fresh = api.fresh_session();
     let answer = answer_viewer(offer, &fresh.local, &stream.tracks, &mut rand::random)
         .map_err(|error| sdp_problem(&error))?;
-    let resource = Resource::new("whep", &table, &fresh);
+    let mut resource = Resource::new("whep", &table, &fresh);
+    let layers = |track: &SendTrack| {
+        stream.tracks.get(usize::from(track.track)).map_or(0, |info| info.rids.len())
+    };
+    if answer.tracks.iter().any(|track| layers(track) > 1) {
+        resource = resource.link("layer", layer::RELATION);
+    }
     let session = NewSession {
         id: fresh.id,
         table,

@@ -156,6 +156,17 @@ fn scrape_egress(scrape: &mut Scrape, registry: &Registry) {
         scrape.count(&names::RESENDS, &[table, "sent"], counts.resent);
         scrape.count(&names::RESENDS, &[table, "missed"], counts.resend_missed);
         scrape.count(&names::RESENDS, &[table, "refused"], counts.resend_refused);
+        for (reason, switches) in [
+            ("up", counts.switched_up),
+            ("down_estimate", counts.switched_down_estimate),
+            ("down_loss", counts.switched_down_loss),
+            ("manual", counts.switched_manual),
+            ("layer_gone", counts.switched_layer_gone),
+            ("pause", counts.paused),
+            ("resume", counts.resumed),
+        ] {
+            scrape.count(&names::LAYER_SWITCHES, &[table, reason], switches);
+        }
         scrape.count(&names::KEYFRAME_REQUESTS, &[table, "asked"], counts.keyframes_asked);
         scrape.count(&names::KEYFRAME_REQUESTS, &[table, "replayed"], counts.replays);
         scrape.count(&names::KEYFRAME_REQUESTS, &[table, "forwarded"], plis(&stream));

@@ -55,4 +55,18 @@ egress! {
     overrun,
     /// Frames that these viewers were not sent.
     frames_late,
+    /// Changes of viewers' layers: up, to one that fits or is tried.
+    switched_up,
+    /// Down, because the receiver's estimate is too low.
+    switched_down_estimate,
+    /// Down, because its reports show loss.
+    switched_down_loss,
+    /// As the viewer chose.
+    switched_manual,
+    /// Because the layer flows no more.
+    switched_layer_gone,
+    /// Video paused: the path does not carry the lowest layer.
+    paused,
+    /// Video tried again after that.
+    resumed,
 }

@@ -5,6 +5,7 @@ pub mod extensions;
 mod header;
 mod keyframe;
 mod payload;
+pub mod rewrite;
 mod sequence;
 
 pub use depacketizer::Depacketizer;

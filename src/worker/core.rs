@@ -266,6 +266,12 @@ impl<S: DatagramSink> Core<S> {
                         self.end(now, key, reason);
                     }
                 }
+                Mail::ChooseLayer { session } => {
+                    let key = self.by_session.get(&session);
+                    if let Some(peer) = key.and_then(|key| self.peers.get(*key)) {
+                        peer.choose_layers(&mut self.streams);
+                    }
+                }
                 Mail::StreamEnded(stream) => {
                     for key in self.streams.peers_of(stream) {
                         self.end(now, key, "stream_ended");

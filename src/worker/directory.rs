@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::placement::{Placement, WorkerState};
-use super::session::{NewSession, SessionId, SessionKind};
+use super::session::{NewRole, NewSession, SessionId, SessionKind};
+use crate::egress::fanout::Watching;
 use crate::hub::TableName;
 use crate::webrtc::ice_lite::IceCredentials;
 use crate::webrtc::transport::MAX_PATHS;
@@ -29,7 +30,7 @@ pub struct SessionLimits {
 pub struct TooManySessions;
 
 /// What the HTTP side may know of a session.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SessionView {
     /// Viewer or publisher.
     pub kind: SessionKind,
@@ -39,6 +40,8 @@ pub struct SessionView {
     pub ufrag: String,
     /// The peer's user fragment.
     pub remote_ufrag: String,
+    /// What a viewer watches; `None` for a publisher.
+    pub watching: Option<Arc<Watching>>,
 }
 
 struct Entry {
@@ -126,6 +129,10 @@ impl Directory {
             table: session.table.clone(),
             ufrag: ufrag.clone(),
             remote_ufrag: session.remote_ufrag.clone(),
+            watching: match &session.role {
+                NewRole::Viewer { stream, tracks } => Some(Watching::new(stream.clone(), tracks)),
+                NewRole::Publisher { .. } => None,
+            },
         };
         let mut inner = self.lock();
         if !inner.has_room(kind, self.limits) {
@@ -233,6 +240,14 @@ impl Directory {
                 None
             }
             Place::Owned(worker) => Some(*worker),
+        }
+    }
+
+    /// The worker that owns `id`; `None` while it waits, and when there is none.
+    pub(super) fn owner(&self, id: SessionId) -> Option<usize> {
+        match self.lock().sessions.get(&id)?.place {
+            Place::Owned(worker) => Some(worker),
+            Place::Waiting { .. } => None,
         }
     }
 

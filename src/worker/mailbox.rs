@@ -41,6 +41,10 @@ pub(super) enum Mail {
     RestartIce { session: SessionId, credentials: IceCredentials },
     /// End a session that this worker owns.
     Close { session: SessionId, reason: &'static str },
+    /// A viewer has chosen a layer: look at what its [`Watching`] says.
+    ///
+    /// [`Watching`]: crate::egress::fanout::Watching
+    ChooseLayer { session: SessionId },
     /// A stream that this worker subscribed to is over.
     StreamEnded(StreamId),
     /// End all sessions and the thread.

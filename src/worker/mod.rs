@@ -20,8 +20,9 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
+pub use crate::egress::fanout::{Sent, WatchedTrack, Watching};
 pub use directory::{SessionLimits, SessionView, TooManySessions};
 pub use headroom::{HeadroomLimits, Refusal};
-pub use pool::{CloseError, MediaPool, PoolSettings};
+pub use pool::{ChooseError, CloseError, MediaPool, PoolSettings};
 pub use session::{NewRole, NewSession, OwnerWaker, SessionId, SessionKind};
 pub use stats::{REJECT_REASONS, WorkerTotals};

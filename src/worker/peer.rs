@@ -10,7 +10,7 @@ use super::pool::Shared;
 use super::session::{NewRole, NewSession, SessionId, SessionKind, end_reason};
 use super::stats::WorkerStats;
 use super::streams::Streams;
-use crate::egress::fanout::{PassContext, Seat, ViewerSpec};
+use crate::egress::fanout::{PassContext, Seat, ViewerSpec, Watching};
 use crate::hub::{Stream, TableName};
 use crate::ingest::whip::{ReceiverSettings, WhipPublisher};
 use crate::net::udp::{DatagramSink, Traffic};
@@ -34,6 +34,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Arrival {
     tracks: Vec<SendTrack>,
     seeds: Vec<u64>,
+    watching: Arc<Watching>,
 }
 
 pub(super) enum Role {
@@ -94,11 +95,13 @@ impl Peer {
         let role = match role {
             NewRole::Viewer { stream, tracks } => {
                 let seeds = tracks.iter().map(|_| rand::random()).collect();
+                let watching = shared.directory.view(id).and_then(|view| view.watching);
+                let watching = watching.unwrap_or_else(|| Watching::new(stream.clone(), &tracks));
                 Role::Viewer(Box::new(Audience {
                     // Now, so that the rings fill while the peer connects.
                     member: streams.enter(&stream),
                     stream,
-                    arrival: Some(Arrival { tracks, seeds }),
+                    arrival: Some(Arrival { tracks, seeds, watching }),
                     seat: None,
                     route: None,
                     next_report: None,
@@ -168,11 +171,22 @@ impl Peer {
                 sealer,
                 tracks: arrival.tracks,
                 seeds: arrival.seeds,
+                watching: arrival.watching,
                 cname: self.id.to_string(),
                 playout_delay: shared.settings.playout_delay,
             };
             audience.seat = Some(fanout.join(now, spec));
             audience.route = Some(route);
+        }
+    }
+
+    /// Looks at once at which layers a viewer has chosen.
+    pub(super) fn choose_layers(&self, streams: &mut Streams) {
+        if let Role::Viewer(audience) = &self.role
+            && let Some(seat) = audience.seat
+            && let Some(fanout) = streams.get_mut(audience.stream.id)
+        {
+            fanout.choose_layers(seat);
         }
     }
 

@@ -59,6 +59,17 @@ pub enum CloseError {
     Busy,
 }
 
+/// Why a layer could not be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChooseError {
+    /// There is no such viewer, or it does not watch this track.
+    #[error("no such viewer or track")]
+    Unknown,
+    /// Its worker has too much to do; asking again helps.
+    #[error("the session's worker is busy")]
+    Busy,
+}
+
 /// What every worker has of the settings.
 pub(super) struct Shared {
     pub(super) settings: PoolSettings,
@@ -215,6 +226,28 @@ impl MediaPool {
                 mailbox.send(Mail::Close { session, reason }).map_err(|_| CloseError::Busy)
             }
         }
+    }
+
+    /// Chooses the layer that a viewer is sent of `track` (its index in the stream), as
+    /// far as its path carries it; `None` leaves the choice to the gateway.
+    ///
+    /// # Errors
+    /// [`ChooseError`].
+    pub fn choose_layer(
+        &self,
+        session: SessionId,
+        track: u8,
+        layer: Option<u8>,
+    ) -> Result<(), ChooseError> {
+        let watching = self.view(session).and_then(|view| view.watching);
+        let watching = watching.ok_or(ChooseError::Unknown)?;
+        let mut tracks = watching.tracks.iter();
+        let watched = tracks.find(|watched| watched.track == track).ok_or(ChooseError::Unknown)?;
+        watched.choose(layer);
+        // One that waits for its peer is given the choice when that comes.
+        let Some(worker) = self.shared.directory.owner(session) else { return Ok(()) };
+        let mailbox = self.shared.mailboxes.get(worker).ok_or(ChooseError::Unknown)?;
+        mailbox.send(Mail::ChooseLayer { session }).map_err(|_| ChooseError::Busy)
     }
 
     /// Sessions of `kind`.

@@ -85,6 +85,7 @@ const CONFIG: Partial<HlsConfig> = {
 /** What both ways of playing HLS share: element events, the stall watch, numbers of the element. */
 abstract class ElementPlayback implements Playback {
   readonly transport = 'llhls';
+  readonly layersUrl = null;
   readonly ended: Promise<Error>;
   protected readonly stopped = new AbortController();
   readonly #fps = new RateMeter();

@@ -6,6 +6,7 @@ import { byId, setText } from './dom.ts';
 import { Overlay } from './overlay.ts';
 import type { Transport } from './playback.ts';
 import { Player, type PlayerState } from './player.ts';
+import { QualityMenu } from './quality.ts';
 
 /** A word beside the title, and a sentence where the picture would be. */
 const STATE_TEXT: Record<PlayerState, [word: string, sentence: string]> = {
@@ -49,6 +50,7 @@ function main(): void {
   wireTransport(player);
   wireSound(video);
   wireScreen(video, overlay);
+  new QualityMenu(byId('quality-frame'), byId<HTMLSelectElement>('quality'), video, player);
   player.start();
 }
 
@@ -136,6 +138,8 @@ function wireScreen(video: HTMLVideoElement, overlay: Overlay): void {
   };
   document.addEventListener('keydown', (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+    // Letters choose in a menu.
+    if (event.target instanceof HTMLSelectElement) return;
     keys[event.key.toLowerCase()]?.();
   });
 }

@@ -35,6 +35,8 @@ export interface PlaybackStats {
 /** A stream that is on the screen. */
 export interface Playback {
   readonly transport: Transport;
+  /** Where the session's layers are chosen; null when there is no choice. */
+  readonly layersUrl: string | null;
   /** Resolves, never rejects, with the reason once the playback is over. */
   readonly ended: Promise<Error>;
   stats(): Promise<PlaybackStats>;

@@ -73,6 +73,11 @@ export class Player extends EventTarget {
     this.start();
   }
 
+  /** Where the layers of what is played are chosen; null when there is no choice. */
+  get layersUrl(): string | null {
+    return this.#playback?.layersUrl ?? null;
+  }
+
   async stats(): Promise<PlaybackStats> {
     return (await this.#playback?.stats()) ?? emptyStats(this.transport);
   }

@@ -58,6 +58,7 @@ export async function openWhep(table: string, video: HTMLVideoElement, signal: A
 
 class WhepPlayback implements Playback {
   readonly transport = 'webrtc';
+  readonly layersUrl: string | null;
   readonly ended: Promise<Error>;
   readonly #peer: RTCPeerConnection;
   readonly #session: WishSession;
@@ -69,6 +70,7 @@ class WhepPlayback implements Playback {
   constructor(peer: RTCPeerConnection, session: WishSession) {
     this.#peer = peer;
     this.#session = session;
+    this.layersUrl = session.layersUrl;
     const { promise, resolve } = Promise.withResolvers<Error>();
     this.ended = promise;
     const lost = (why: string) => resolve(new TransportError('lost', why));

@@ -4,6 +4,7 @@
 // the offer goes out at once, without gathering, and nothing is trickled.
 
 import { readProblem } from './api.ts';
+import { LAYER_RELATION, linkTarget } from './layers.ts';
 
 /** A session at the gateway that has been answered. */
 export interface WishSession {
@@ -11,6 +12,8 @@ export interface WishSession {
   readonly url: string;
   /** Version of the ICE session, for a conditional PATCH. */
   readonly etag: string | null;
+  /** Where its layers are chosen; null when there is no choice. */
+  readonly layersUrl: string | null;
   /** Ends the session at the gateway; also works while the page is closing. */
   end(): void;
 }
@@ -40,6 +43,7 @@ export async function negotiate(
   const session = {
     url: location ? new URL(location, response.url).href : '',
     etag: response.headers.get('etag'),
+    layersUrl: linkTarget(response.headers.get('link'), LAYER_RELATION, response.url),
     end: () => endSession(session.url, token),
   };
   try {

@@ -6,11 +6,19 @@
 //! GOP, and a NACK is a look back into the ring.
 
 mod header;
+mod ladder;
+mod layers;
+mod rate;
 mod ring;
+mod selection;
 mod source;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod track;
 mod viewer;
+mod watching;
 
 pub use stream::{FanoutStream, Seat};
 pub use viewer::{PassContext, ViewerQuality, ViewerSpec};
+pub use watching::{Sent, WatchedTrack, Watching};

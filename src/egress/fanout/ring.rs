@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::codec::MediaKind;
+use crate::codec::{Codec, MediaKind};
 use crate::media::Packet;
+use crate::rtp::rewrite::PictureNumbers;
 use crate::time::Utc;
 
 /// Packets kept of a video layer: 4 s at 5 Mbit/s. An older one is not resent. Powers of two.
@@ -34,6 +35,8 @@ pub struct Slot {
     /// All packets of its frame carry capture time, and those of a keyframe playout
     /// delay: by whole frames, so that all headers of a frame are of one length.
     pub stamped: bool,
+    /// Its picture numbers, which go on over a change of layer.
+    pub numbers: PictureNumbers,
 }
 
 /// The latest packets of one layer. owner: the worker.
@@ -41,6 +44,7 @@ pub struct Slot {
 /// Packets are pushed as they come, and released together: a frame as a whole where
 /// possible, because its packets then leave in few system calls.
 pub struct Ring {
+    codec: Codec,
     slots: Vec<Option<Slot>>,
     /// One past the highest `seq` seen; `None` before the first packet.
     end: Option<u64>,
@@ -65,14 +69,14 @@ struct FrameStamp {
 }
 
 impl Ring {
-    /// An empty ring for a layer of `kind`.
-    pub fn new(kind: MediaKind) -> Self {
-        let len = match kind {
+    /// An empty ring for a layer of `codec`.
+    pub fn new(codec: Codec) -> Self {
+        let len = match codec.kind() {
             MediaKind::Audio => AUDIO_SLOTS,
             MediaKind::Video => VIDEO_SLOTS,
         };
         let slots = std::iter::repeat_with(|| None).take(len).collect();
-        Self { slots, end: None, released: 0, gop: None, frame: None }
+        Self { codec, slots, end: None, released: 0, gop: None, frame: None }
     }
 
     /// Adds the next packet; packets come in rising `seq`. Nobody is sent it before
@@ -94,7 +98,8 @@ impl Ring {
         let stamped = self.stamp(&packet);
         self.end = Some(packet.seq + 1);
         let slot = self.place(packet.seq);
-        self.slots[slot] = Some(Slot { packet, padding: 0, stamped });
+        let numbers = PictureNumbers::parse(self.codec, &packet.payload);
+        self.slots[slot] = Some(Slot { packet, padding: 0, stamped, numbers });
     }
 
     /// Lets viewers be sent everything that was pushed.
@@ -202,7 +207,7 @@ mod tests {
     }
 
     fn released(packets: impl IntoIterator<Item = Arc<Packet>>) -> Ring {
-        let mut ring = Ring::new(MediaKind::Video);
+        let mut ring = Ring::new(Codec::H264);
         packets.into_iter().for_each(|packet| ring.push(packet));
         ring.release();
         ring
@@ -216,7 +221,7 @@ mod tests {
     #[test]
     fn finds_what_it_was_given_and_nothing_else() {
         let t = Instant::now();
-        let mut ring = Ring::new(MediaKind::Audio);
+        let mut ring = Ring::new(Codec::Opus);
         for seq in (0..1000).filter(|seq| seq % 10 != 3) {
             ring.push(packet(seq, seq, true, t));
         }
@@ -234,7 +239,7 @@ mod tests {
     #[test]
     fn a_gop_starts_at_the_first_packet_of_its_keyframe() {
         let t = Instant::now();
-        let mut ring = Ring::new(MediaKind::Video);
+        let mut ring = Ring::new(Codec::H264);
         assert_eq!(ring.gop_start(), None);
         for seq in 0..10 {
             ring.push(packet(seq, seq / 3, seq / 3 == 2, t));
@@ -279,7 +284,7 @@ mod tests {
     #[test]
     fn an_old_or_overwritten_gop_is_no_start() {
         let t = Instant::now();
-        let mut ring = Ring::new(MediaKind::Video);
+        let mut ring = Ring::new(Codec::H264);
         ring.push(packet(0, 0, true, t));
         ring.push(packet(1, 1, false, t + MAX_GOP_AGE));
         ring.release();

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::layers::LayerState;
+use super::rate::RateMeter;
 use super::ring::Ring;
 use super::track::SLICE;
 use crate::codec::MediaKind;
-use crate::hub::Stream;
+use crate::hub::{EgressCounts, Stream};
 use crate::media::{LayerId, Packet};
 
 /// Longest time for which the first packets of a frame wait for its last: publishers
@@ -23,17 +25,24 @@ const KEYFRAME_COALESCE: Duration = Duration::from_millis(100);
 /// when the uplink or the CPU does not carry them.
 const LAYER_SILENCE: Duration = Duration::from_secs(1);
 
+/// What is known of the layers is gathered anew after this time: many viewers ask.
+const STATE_LIFE: Duration = Duration::from_millis(100);
+
 /// One layer's ring and what is going on with it.
 struct Layer {
     ring: Ring,
     last_packet: Option<Instant>,
     last_request: Option<Instant>,
+    rate: Option<RateMeter>,
 }
 
 /// Owner: the stream on this worker.
 pub(super) struct Source {
     pub(super) stream: Arc<Stream>,
     layers: Vec<Vec<Layer>>,
+    /// Of each layer, as it was lately, and when.
+    states: Vec<Vec<LayerState>>,
+    states_at: Option<Instant>,
     /// When what was pushed goes to the viewers.
     release_at: Option<Instant>,
     has_video: bool,
@@ -43,14 +52,22 @@ impl Source {
     pub(super) fn new(stream: Arc<Stream>) -> Self {
         let layers = stream.tracks.iter().map(|track| {
             let layer = |_: &String| Layer {
-                ring: Ring::new(track.kind()),
+                ring: Ring::new(track.codec),
                 last_packet: None,
                 last_request: None,
+                rate: None,
             };
             track.rids.iter().map(layer).collect()
         });
         let has_video = stream.tracks.iter().any(|track| track.kind() == MediaKind::Video);
-        Self { layers: layers.collect(), stream, release_at: None, has_video }
+        Self {
+            layers: layers.collect(),
+            states: Vec::new(),
+            states_at: None,
+            stream,
+            release_at: None,
+            has_video,
+        }
     }
 
     /// Takes a packet of `layer` into its ring.
@@ -58,6 +75,7 @@ impl Source {
         let (kind, marker) = (self.kind(id.track), packet.marker);
         let has_video = self.has_video;
         let Some(layer) = self.layer_mut(id) else { return };
+        layer.rate.get_or_insert_with(|| RateMeter::new(now)).push(now, packet.payload.len());
         layer.ring.push(packet);
         layer.last_packet = Some(now);
         let wait = match kind {
@@ -94,16 +112,55 @@ impl Source {
     /// pixels, and among equals the last in the publisher's order.
     pub(super) fn best_layer(&self, track: u8, now: Instant) -> LayerId {
         let layers = self.layers.get(usize::from(track)).map_or(&[][..], Vec::as_slice);
-        let flows = |layer: &Layer| {
-            layer.last_packet.is_some_and(|at| now.saturating_duration_since(at) < LAYER_SILENCE)
-        };
+        let flows = |layer: &Layer| flows(layer, now);
+        let pixels = |id: LayerId| pixels(&self.stream, id);
         let ids = (0..layers.len()).map(|layer| LayerId { track, layer: layer as u8 });
-        ids.max_by_key(|id| (flows(&layers[usize::from(id.layer)]), self.pixels(*id), id.layer))
+        ids.max_by_key(|id| (flows(&layers[usize::from(id.layer)]), pixels(*id), id.layer))
             .unwrap_or(LayerId { track, layer: 0 })
     }
 
-    /// Asks the source for a keyframe of `layer`, unless that was done just now.
-    pub(super) fn request_keyframe(&mut self, now: Instant, id: LayerId) {
+    /// Looks at the layers anew, unless that was done just now.
+    pub(super) fn observe(&mut self, now: Instant) {
+        let recent = |at: Instant| now.saturating_duration_since(at) < STATE_LIFE;
+        if self.states_at.is_some_and(recent) {
+            return;
+        }
+        self.states_at = Some(now);
+        let stream = &self.stream;
+        let tracks = (0..=u8::MAX).zip(&mut self.layers);
+        let states = tracks.map(|(track, layers)| {
+            let layers = (0..=u8::MAX).zip(layers);
+            let state = |(layer, state): (u8, &mut Layer)| LayerState {
+                flows: flows(state, now),
+                pixels: pixels(stream, LayerId { track, layer }),
+                bps: state.rate.as_mut().map_or(0, |rate| rate.bps(now)),
+            };
+            layers.map(state).collect()
+        });
+        self.states = states.collect();
+    }
+
+    /// The layers of `track`, as [`Self::observe`] saw them last.
+    pub(super) fn states(&self, track: u8) -> &[LayerState] {
+        self.states.get(usize::from(track)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Packets of the layer have come lately.
+    pub(super) fn flows(&self, id: LayerId, now: Instant) -> bool {
+        let layer = self.layers.get(usize::from(id.track));
+        let layer = layer.and_then(|layers| layers.get(usize::from(id.layer)));
+        layer.is_some_and(|layer| flows(layer, now))
+    }
+
+    /// Asks the publisher for a keyframe of `layer` for a viewer, unless that was done
+    /// just now.
+    pub(super) fn ask_for_keyframe(
+        &mut self,
+        now: Instant,
+        id: LayerId,
+        counts: &mut EgressCounts,
+    ) {
+        counts.keyframes_asked += 1;
         let Some(layer) = self.layer_mut(id) else { return };
         let recent = |at: Instant| now.saturating_duration_since(at) < KEYFRAME_COALESCE;
         if layer.last_request.is_some_and(recent) {
@@ -119,12 +176,16 @@ impl Source {
         self.stream.tracks.get(usize::from(track)).map(|info| info.kind())
     }
 
-    fn pixels(&self, id: LayerId) -> u64 {
-        let snapshot = self.stream.layer_snapshot(id).unwrap_or_default();
-        u64::from(snapshot.width) * u64::from(snapshot.height)
-    }
-
     fn layer_mut(&mut self, id: LayerId) -> Option<&mut Layer> {
         self.layers.get_mut(usize::from(id.track))?.get_mut(usize::from(id.layer))
     }
+}
+
+fn flows(layer: &Layer, now: Instant) -> bool {
+    layer.last_packet.is_some_and(|at| now.saturating_duration_since(at) < LAYER_SILENCE)
+}
+
+fn pixels(stream: &Stream, id: LayerId) -> u64 {
+    let snapshot = stream.layer_snapshot(id).unwrap_or_default();
+    u64::from(snapshot.width) * u64::from(snapshot.height)
 }

@@ -183,6 +183,13 @@ impl FanoutStream {
         self.viewers.get(seat.0)?.farewell()
     }
 
+    /// Has a viewer's layers chosen anew at its next visit: it has said which it wants.
+    pub fn choose_layers(&mut self, seat: Seat) {
+        if let Some(viewer) = self.viewers.get_mut(seat.0) {
+            viewer.choose_soon();
+        }
+    }
+
     /// What a viewer's reports said last.
     pub fn quality(&self, seat: Seat) -> Option<ViewerQuality> {
         Some(self.viewers.get(seat.0)?.quality())

@@ -12,6 +12,7 @@ use crate::media::LayerId;
 use crate::net::udp::{DatagramSink, Traffic};
 use crate::rtp::HeaderFields;
 use crate::rtp::extensions::AbsCaptureTime;
+use crate::rtp::rewrite::{NumberShift, PictureNumbers};
 use crate::time::Utc;
 use crate::webrtc::negotiated::SendTrack;
 
@@ -60,6 +61,8 @@ struct Mapping {
     index: u64,
     /// Added to the ring's timestamp, modulo 2^32.
     timestamp_shift: u32,
+    /// Added to the picture numbers in the payload.
+    numbers: NumberShift,
     /// Up to this ring `seq` the viewer catches up, and is not late.
     caught_up: u64,
 }
@@ -69,6 +72,8 @@ struct Mapping {
 struct Last {
     timestamp: u32,
     capture: Utc,
+    /// As they are in the ring.
+    numbers: PictureNumbers,
 }
 
 /// Owner: the viewer.
@@ -87,6 +92,8 @@ pub(super) struct ViewerTrack {
     pub(super) layer: LayerId,
     /// The layer to go over to at its next keyframe.
     pub(super) target: Option<LayerId>,
+    /// Nothing is sent until there is a target again, and a keyframe of it.
+    paused: bool,
     pub(super) params: SendTrack,
     kind: MediaKind,
     clock_rate: u32,
@@ -123,6 +130,7 @@ impl ViewerTrack {
             octets: 0,
             layer,
             target: None,
+            paused: false,
             params,
             kind,
             clock_rate,
@@ -149,6 +157,9 @@ impl ViewerTrack {
         counts: &mut EgressCounts,
         sink: &mut impl DatagramSink,
     ) -> Pumped {
+        if self.paused {
+            return Pumped::default();
+        }
         let Some(end) = ring.end() else { return self.waiting() };
         if self.next_slice.is_some_and(|at| context.now < at) {
             return Pumped { next_slice: self.next_slice, wants_keyframe: None };
@@ -170,25 +181,50 @@ impl ViewerTrack {
 
     /// Goes over to the layer that is wanted once its ring has a keyframe to start
     /// from that shows nothing the viewer has seen already.
-    pub(super) fn try_switch(&mut self, ring: &Ring) {
+    pub(super) fn try_switch(&mut self, ring: &Ring, now: Instant) {
         let (Some(target), Some(start)) = (self.target, ring.gop_start()) else { return };
         let fresh = ring.get(start).is_some_and(|first| {
-            let capture = first.packet.capture;
-            self.last.is_none_or(|last| last.capture.micros_since(capture) < MAX_REPEAT)
+            let (capture, received) = (first.packet.capture, first.packet.received);
+            // A path that has just been too narrow is not given seconds to catch up with.
+            let recent = now.saturating_duration_since(received) < MAX_LATENESS;
+            (recent || !self.paused)
+                && self.last.is_none_or(|last| last.capture.micros_since(capture) < MAX_REPEAT)
         });
         if fresh {
             self.layer = target;
             self.target = None;
+            self.paused = false;
             self.not_before = 0;
             self.next = self.enter(ring);
         }
+    }
+
+    /// Sends no more, until [`Self::go_to`] and a keyframe of its layer.
+    pub(super) fn pause(&mut self) {
+        self.target = None;
+        self.hold();
+    }
+
+    /// Sends no more before the keyframe of its target.
+    pub(super) fn hold(&mut self) {
+        self.paused = true;
+        (self.next, self.next_slice) = (None, None);
+    }
+
+    /// Goes over to `layer` at its next keyframe.
+    pub(super) fn go_to(&mut self, layer: LayerId) {
+        self.target = (self.paused || layer != self.layer).then_some(layer);
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused
     }
 
     /// Answers a request for a keyframe from the ring, when the viewer has just begun:
     /// it starts at the GOP once more. Returns false when the source must be asked.
     pub(super) fn replay(&mut self, ring: &Ring, now: Instant) -> bool {
         let young = |at: Instant| now.saturating_duration_since(at) < REPLAY_WINDOW;
-        if self.replayed || !self.started.is_some_and(young) {
+        if self.replayed || self.paused || !self.started.is_some_and(young) {
             return false;
         }
         self.replayed = true;
@@ -210,9 +246,9 @@ impl ViewerTrack {
     ) {
         let found = self.index_of(sequence).and_then(|index| {
             let mapping = self.mapping.filter(|mapping| index >= mapping.index)?;
-            Some((index, ring.get(mapping.source + (index - mapping.index))?))
+            Some((index, mapping, ring.get(mapping.source + (index - mapping.index))?))
         });
-        let Some((index, slot)) = found else {
+        let Some((index, mapping, slot)) = found else {
             counts.resend_missed += 1;
             return;
         };
@@ -236,9 +272,7 @@ impl ViewerTrack {
             }
             None => self.media_wire(index),
         };
-        let shift = self.mapping.map_or(0, |mapping| mapping.timestamp_shift);
-        let timestamp = (slot.packet.timestamp as u32).wrapping_add(shift);
-        self.seal(slot, wire, timestamp, line, context, sink);
+        self.seal(slot, wire, &mapping, line, context, sink);
     }
 
     /// The RTP timestamp that belongs to `now` (RFC 3550 §6.4.1).
@@ -289,7 +323,8 @@ impl ViewerTrack {
             MediaKind::Video => ring.gop_start().filter(|start| *start >= self.not_before)?,
             MediaKind::Audio => end.checked_sub(1)?,
         };
-        let first = &ring.get(start)?.packet;
+        let slot = ring.get(start)?;
+        let first = &slot.packet;
         let timestamp_shift = match self.last {
             None => self.first_shift,
             Some(last) => {
@@ -297,10 +332,15 @@ impl ViewerTrack {
                 last.timestamp.wrapping_add(ticks).wrapping_sub(first.timestamp as u32)
             }
         };
+        let former = self.mapping.map_or(NumberShift::NONE, |mapping| mapping.numbers);
+        let numbers = self
+            .last
+            .map_or(former, |last| NumberShift::joining(former, &last.numbers, &slot.numbers));
         self.mapping = Some(Mapping {
             source: start,
             index: self.next_index,
             timestamp_shift,
+            numbers,
             caught_up: end,
         });
         Some(start)
@@ -318,14 +358,14 @@ impl ViewerTrack {
         let packet = &slot.packet;
         let index = mapping.index + (packet.seq - mapping.source);
         let timestamp = (packet.timestamp as u32).wrapping_add(mapping.timestamp_shift);
-        self.seal(slot, self.media_wire(index), timestamp, line, context, sink);
+        self.seal(slot, self.media_wire(index), &mapping, line, context, sink);
         let len = packet.payload.len();
         self.next_index = index + 1;
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(len as u32);
         self.resend_allowance =
             (self.resend_allowance + len as u64 / RESEND_SHARE).min(RESEND_BURST);
-        self.last = Some(Last { timestamp, capture: packet.capture });
+        self.last = Some(Last { timestamp, capture: packet.capture, numbers: slot.numbers });
         if self.started.is_none() {
             self.started = Some(context.now);
         }
@@ -349,7 +389,7 @@ impl ViewerTrack {
         &self,
         slot: &Slot,
         wire: Wire,
-        timestamp: u32,
+        mapping: &Mapping,
         line: &Line,
         context: &PassContext,
         sink: &mut impl DatagramSink,
@@ -367,7 +407,7 @@ impl ViewerTrack {
                 marker: packet.marker,
                 payload_type: wire.payload_type,
                 sequence: wire.index as u16,
-                timestamp,
+                timestamp: (packet.timestamp as u32).wrapping_add(mapping.timestamp_shift),
                 ssrc: wire.ssrc,
             },
             send_time: context.send_time,
@@ -388,7 +428,11 @@ impl ViewerTrack {
             let body = header + prefix.len();
             let end = body + packet.payload.len();
             out.get_mut(header..body)?.copy_from_slice(prefix);
-            out.get_mut(body..end)?.copy_from_slice(&packet.payload);
+            let payload = out.get_mut(body..end)?;
+            payload.copy_from_slice(&packet.payload);
+            if !slot.numbers.is_empty() {
+                mapping.numbers.patch(&slot.numbers, payload);
+            }
             let padded_end = end + usize::from(padding);
             if padding > 0 {
                 // RFC 3550 §5.1: the last byte of the padding counts it.

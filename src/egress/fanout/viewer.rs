@@ -1,15 +1,17 @@
 //! One WHEP viewer: its tracks, what it reports, what it is told.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
 use super::header::{HeaderForm, HeaderForms};
+use super::selection::Selection;
 use super::source::Source;
 use super::track::ViewerTrack;
+use super::watching::Watching;
 use crate::codec::MediaKind;
 use crate::hub::EgressCounts;
-use crate::media::LayerId;
 use crate::net::udp::DatagramSink;
 use crate::route::Route;
 use crate::rtp::extensions::{AbsSendTime, PlayoutDelay};
@@ -18,8 +20,6 @@ use crate::webrtc::negotiated::SendTrack;
 use crate::webrtc::rtcp::{CompoundBuilder, ReportBlock, Rtcp, SenderReport, round_trip};
 use crate::webrtc::srtp::Sealer;
 
-/// How often the choice of a simulcast layer is looked at.
-const LAYER_INTERVAL: Duration = Duration::from_millis(500);
 /// Sequence numbers answered in one RTCP packet; the rest is asked for again.
 const MAX_RESENDS_PER_PACKET: usize = 256;
 
@@ -59,6 +59,8 @@ pub struct ViewerSpec {
     pub tracks: Vec<SendTrack>,
     /// For each track in turn a random number: first sequence numbers and timestamp.
     pub seeds: Vec<u64>,
+    /// What the HTTP side and this viewer tell each other of its layers.
+    pub watching: Arc<Watching>,
     /// Names it in sender reports (RFC 3550 §6.5.1).
     pub cname: String,
     /// What its player is told.
@@ -87,7 +89,7 @@ pub(super) struct Viewer {
     keyframe_asked: bool,
     /// The first video packet (or audio, without video) was sent.
     started: bool,
-    next_layer_choice: Instant,
+    selection: Selection,
     pub(super) peer: usize,
     quality: ViewerQuality,
     cname: String,
@@ -110,24 +112,29 @@ impl Viewer {
         now: Instant,
     ) -> Self {
         let playout_delay = spec.playout_delay;
-        let tracks = spec.tracks.into_iter().zip(spec.seeds).filter_map(|(params, random)| {
-            let info = source.stream.tracks.get(usize::from(params.track))?;
-            let layer = source.best_layer(params.track, now);
+        let mut selection = Selection::new(spec.watching, now);
+        let mut tracks = SmallVec::new();
+        for (watched, (params, random)) in spec.tracks.into_iter().zip(spec.seeds).enumerate() {
+            let Some(info) = source.stream.tracks.get(usize::from(params.track)) else { continue };
+            let layer = selection.first_layer(watched, source, now);
             let form = HeaderForm {
                 ids: params.extensions,
                 send_time: params.rtx_payload_type.is_some(),
                 playout_delay,
             };
             let (headers, rate) = (forms.get(form), info.codec.clock_rate());
-            Some(ViewerTrack::new(params, layer, info.kind(), rate, headers, random))
-        });
+            if info.kind() == MediaKind::Video {
+                selection.add(tracks.len(), watched, layer.layer);
+            }
+            tracks.push(ViewerTrack::new(params, layer, info.kind(), rate, headers, random));
+        }
         Self {
             line: Line { to: spec.to, sealer: spec.sealer },
-            tracks: tracks.collect(),
+            tracks,
             queued: false,
             keyframe_asked: false,
             started: false,
-            next_layer_choice: now + LAYER_INTERVAL,
+            selection,
             peer: spec.peer,
             quality: ViewerQuality::default(),
             cname: spec.cname,
@@ -142,15 +149,13 @@ impl Viewer {
         counts: &mut EgressCounts,
         sink: &mut impl DatagramSink,
     ) -> Visit {
-        if context.now >= self.next_layer_choice {
-            self.next_layer_choice = context.now + LAYER_INTERVAL;
+        if self.selection.run(context.now, source, &mut self.tracks, counts) {
             self.keyframe_asked = false;
-            self.choose_layers(source, context.now, counts);
         }
         let mut next_slice: Option<Instant> = None;
         for track in &mut self.tracks {
             if let Some(ring) = track.target.and_then(|target| source.ring(target)) {
-                track.try_switch(ring);
+                track.try_switch(ring, context.now);
             }
             let Some(ring) = source.ring(track.layer) else { continue };
             let pumped = track.pump(ring, &self.line, context, counts, sink);
@@ -159,7 +164,7 @@ impl Viewer {
                 && !self.keyframe_asked
             {
                 self.keyframe_asked = true;
-                ask_for_keyframe(source, context.now, layer, counts);
+                source.ask_for_keyframe(context.now, layer, counts);
             }
         }
         let started = !self.started && self.has_started(source);
@@ -202,19 +207,23 @@ impl Viewer {
                     }
                 }
                 Rtcp::Pli { media_ssrc } | Rtcp::Fir { media_ssrc } => {
-                    let Some(track) = self.track_mut(*media_ssrc) else { continue };
+                    let track = self.track_mut(*media_ssrc);
+                    let Some(track) = track.filter(|track| !track.is_paused()) else { continue };
                     let ring = source.ring(track.layer);
                     if ring.is_some_and(|ring| track.replay(ring, context.now)) {
                         counts.replays += 1;
                     } else {
                         let layer = track.layer;
-                        ask_for_keyframe(source, context.now, layer, counts);
+                        source.ask_for_keyframe(context.now, layer, counts);
                     }
                 }
                 Rtcp::ReceptionReport(report) => {
-                    rtt = self.take_report(&report.block, context.utc).or(rtt);
+                    rtt = self.take_report(&report.block, context).or(rtt);
                 }
-                Rtcp::Remb { bitrate_bps, .. } => self.quality.estimate_bps = Some(*bitrate_bps),
+                Rtcp::Remb { bitrate_bps, .. } => {
+                    self.quality.estimate_bps = Some(*bitrate_bps);
+                    self.selection.handle_estimate(context.now, *bitrate_bps);
+                }
                 _ => {}
             }
         }
@@ -251,21 +260,17 @@ impl Viewer {
         self.quality
     }
 
-    /// Follows the best layer of each track, at a keyframe of it.
-    fn choose_layers(&mut self, source: &mut Source, now: Instant, counts: &mut EgressCounts) {
-        for track in &mut self.tracks {
-            let best: LayerId = source.best_layer(track.params.track, now);
-            track.target = (best != track.layer).then_some(best);
-            if track.target.is_some() {
-                ask_for_keyframe(source, now, best, counts);
-            }
-        }
+    /// Has layers chosen at the next visit.
+    pub(super) fn choose_soon(&mut self) {
+        self.selection.choose_soon();
     }
 
-    fn take_report(&mut self, block: &ReportBlock, now: Utc) -> Option<Duration> {
-        self.track_mut(block.source_ssrc)?;
+    fn take_report(&mut self, block: &ReportBlock, context: &PassContext) -> Option<Duration> {
+        let ssrc = block.source_ssrc;
+        let track = self.tracks.iter().position(|track| track.params.ssrc == ssrc)?;
+        self.selection.handle_loss(context.now, track, block.fraction_lost);
         self.quality.loss = f64::from(block.fraction_lost) / 256.0;
-        let rtt = round_trip(now, block)?;
+        let rtt = round_trip(context.utc, block)?;
         self.quality.rtt = Some(rtt);
         Some(rtt)
     }
@@ -273,9 +278,4 @@ impl Viewer {
     fn track_mut(&mut self, ssrc: u32) -> Option<&mut ViewerTrack> {
         self.tracks.iter_mut().find(|track| track.params.ssrc == ssrc)
     }
-}
-
-fn ask_for_keyframe(source: &mut Source, now: Instant, layer: LayerId, counts: &mut EgressCounts) {
-    counts.keyframes_asked += 1;
-    source.request_keyframe(now, layer);
 }

@@ -24,6 +24,9 @@ use rtc::peer_connection::transport::{
 };
 use rtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionBuilder};
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
+use rtc::rtcp::receiver_report::ReceiverReport;
+use rtc::rtcp::reception_report::ReceptionReport;
 use rtc::rtcp::transport_feedbacks::transport_layer_nack::{
     TransportLayerNack, nack_pairs_from_sequence_numbers,
 };
@@ -47,6 +50,8 @@ const AUDIO_FRAME: Duration = Duration::from_millis(20);
 /// How often a viewer looks for holes, and after which time it asks again.
 const NACK_INTERVAL: Duration = Duration::from_millis(20);
 const NACK_RETRY: Duration = Duration::from_millis(70);
+/// What is further back is given up.
+const NACK_WINDOW: u64 = 1000;
 
 /// What is special about a client.
 #[derive(Clone, Default)]
@@ -56,6 +61,8 @@ pub(super) struct Options {
     pub(super) passive: bool,
     /// Simulcast layers (rid, width, height); none: one layer of 1280x720.
     pub(super) layers: Vec<(&'static str, u32, u32)>,
+    /// Offers no retransmission on an SSRC of its own.
+    pub(super) no_rtx: bool,
     /// Time between keyframes that nobody asked for; zero: 2 s.
     pub(super) gop: Duration,
 }
@@ -131,18 +138,23 @@ impl Recorded {
     }
 
     pub(super) fn holes(&self) -> BTreeSet<u64> {
-        let (Some((first, _)), Some((last, _))) =
-            (self.packets.first_key_value(), self.packets.last_key_value())
-        else {
-            return BTreeSet::new();
-        };
-        (*first..*last).filter(|index| !self.packets.contains_key(index)).collect()
+        self.holes_from(0)
+    }
+
+    fn holes_from(&self, start: u64) -> BTreeSet<u64> {
+        let mut came = self.packets.range(start..).map(|(index, _)| *index).peekable();
+        let mut holes = BTreeSet::new();
+        while let Some(index) = came.next() {
+            holes.extend(index + 1..*came.peek().unwrap_or(&index));
+        }
+        holes
     }
 
     /// The sequence numbers to ask for now.
     fn due_nacks(&mut self, now: Instant) -> Vec<u16> {
         let mut due = Vec::new();
-        for hole in self.holes() {
+        let newest = self.packets.last_key_value().map_or(0, |(newest, _)| *newest);
+        for hole in self.holes_from(newest.saturating_sub(NACK_WINDOW)) {
             let recent = |at: &Instant| now.saturating_duration_since(*at) < NACK_RETRY;
             if !self.asked.get(&hole).is_some_and(recent) {
                 self.asked.insert(hole, now);
@@ -177,7 +189,7 @@ pub(super) struct Client {
 impl Client {
     fn new(now: Instant, local: SocketAddr, options: &Options, seed: u64) -> Self {
         let mut engine = MediaEngine::default();
-        register_codecs(&mut engine);
+        register_codecs(&mut engine, !options.no_rtx);
         configure_simulcast_extension_headers(&mut engine).unwrap();
         let registry =
             Registry::new().with(Slot::NackResponder, NackResponderBuilder::new().build());
@@ -423,6 +435,21 @@ impl Client {
     pub(super) fn send_pli(&mut self, now: Instant) {
         let media_ssrc = self.video_ssrc();
         self.write_rtcp(now, Box::new(PictureLossIndication { sender_ssrc: 1, media_ssrc }));
+    }
+
+    /// Tells the gateway what the path carries (REMB).
+    pub(super) fn send_estimate(&mut self, now: Instant, bps: f32) {
+        let ssrcs = vec![self.video_ssrc()];
+        let remb = ReceiverEstimatedMaximumBitrate { sender_ssrc: 1, bitrate: bps, ssrcs };
+        self.write_rtcp(now, Box::new(remb));
+    }
+
+    /// Tells the gateway which share of the video was lost, of 256.
+    pub(super) fn send_loss(&mut self, now: Instant, fraction_lost: u8) {
+        let ssrc = self.video_ssrc();
+        let report = ReceptionReport { ssrc, fraction_lost, ..Default::default() };
+        let report = ReceiverReport { ssrc: 1, reports: vec![report], ..Default::default() };
+        self.write_rtcp(now, Box::new(report));
     }
 
     fn send_nacks(&mut self, now: Instant) {

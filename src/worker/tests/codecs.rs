@@ -12,7 +12,7 @@ pub(super) const VIDEO_PT: u8 = 102;
 pub(super) const RTX_PT: u8 = 103;
 pub(super) const AUDIO_PT: u8 = 111;
 
-pub(super) fn register_codecs(engine: &mut MediaEngine) {
+pub(super) fn register_codecs(engine: &mut MediaEngine, with_rtx: bool) {
     let rtx = RTCRtpCodec {
         mime_type: MIME_TYPE_RTX.to_owned(),
         clock_rate: 90_000,
@@ -26,6 +26,9 @@ pub(super) fn register_codecs(engine: &mut MediaEngine) {
         (audio_codec(), AUDIO_PT, RtpCodecKind::Audio),
     ];
     for (rtp_codec, payload_type, kind) in codecs {
+        if payload_type == RTX_PT && !with_rtx {
+            continue;
+        }
         engine.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, kind).unwrap();
     }
 }

@@ -2,7 +2,7 @@
 //! doubles datagrams by a seeded random source, on virtual time.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -58,12 +58,38 @@ pub(super) struct Datagram {
     pub(super) bytes: Vec<u8>,
 }
 
+/// A last mile: a queue that is emptied at a rate, and drops what does not fit.
+struct Narrow {
+    bps: u64,
+    /// When what is in the queue has left it.
+    free_at: Option<Instant>,
+}
+
+/// What the queue of a narrow last mile holds.
+const NARROW_QUEUE: Duration = Duration::from_millis(300);
+
+impl Narrow {
+    /// How long a datagram waits; `None`: there is no room for it.
+    fn wait(&mut self, now: Instant, bytes: usize) -> Option<Duration> {
+        let begin = self.free_at.map_or(now, |at| at.max(now));
+        if begin - now > NARROW_QUEUE {
+            return None;
+        }
+        // IPv4 and UDP headers count too.
+        let bits = (bytes as u64 + 28) * 8;
+        let end = begin + Duration::from_micros(bits * 1_000_000 / self.bps);
+        self.free_at = Some(end);
+        Some(end - now)
+    }
+}
+
 pub(super) struct Link {
     random: Random,
     /// Towards the gateway.
     pub(super) up: Way,
     /// From the gateway.
     pub(super) down: Way,
+    narrow: HashMap<SocketAddr, Narrow>,
     queue: BinaryHeap<Reverse<Datagram>>,
     sent: u64,
     pub(super) lost: u64,
@@ -71,7 +97,20 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(seed: u64, up: Way, down: Way) -> Self {
-        Self { random: Random::new(seed), up, down, queue: BinaryHeap::new(), sent: 0, lost: 0 }
+        Self {
+            random: Random::new(seed),
+            up,
+            down,
+            narrow: HashMap::new(),
+            queue: BinaryHeap::new(),
+            sent: 0,
+            lost: 0,
+        }
+    }
+
+    /// Lets at most `bps` bits a second through to `to` from now on.
+    pub(super) fn narrow(&mut self, to: SocketAddr, bps: u64) {
+        self.narrow.insert(to, Narrow { bps, free_at: None });
     }
 
     pub(super) fn send(
@@ -86,10 +125,18 @@ impl Link {
             self.lost += 1;
             return;
         }
+        let Some(wait) = self
+            .narrow
+            .get_mut(&to)
+            .map_or(Some(Duration::ZERO), |narrow| narrow.wait(now, bytes.len()))
+        else {
+            self.lost += 1;
+            return;
+        };
         let copies = 1 + usize::from(self.random.chance(way.duplicate));
         for _ in 0..copies {
             let jitter = self.random.below(way.jitter.as_micros() as usize + 1) as u64;
-            let at = now + way.delay + Duration::from_micros(jitter);
+            let at = now + wait + way.delay + Duration::from_micros(jitter);
             self.sent += 1;
             let datagram = Datagram { at, order: self.sent, from, to, bytes: bytes.to_vec() };
             self.queue.push(Reverse(datagram));

@@ -7,6 +7,7 @@ mod codecs;
 mod delivery;
 mod gateway;
 mod hostile;
+mod layers;
 mod lifecycle;
 mod link;
 mod media;
@@ -37,6 +38,8 @@ struct World {
     link: Link,
     clients: Vec<Client>,
     tap: Option<Tap>,
+    /// What the gateway sent, as it left, when it is to be kept.
+    sent: Option<Vec<(SocketAddr, Vec<u8>)>>,
     random: Random,
     /// The worker whose socket the kernel gives everything to.
     receiving: usize,
@@ -55,6 +58,7 @@ impl World {
             link: Link::new(seed, up, down),
             clients: Vec::new(),
             tap: None,
+            sent: None,
             random: Random::new(!seed),
             receiving: 0,
         }
@@ -138,6 +142,9 @@ impl World {
         }
         for core in &mut self.gateway.cores {
             for (to, datagram) in core.sink.0.drain(..) {
+                if let Some(sent) = &mut self.sent {
+                    sent.push((to, datagram.clone()));
+                }
                 let way = self.link.down;
                 self.link.send(self.now, media_address(), to, &datagram, way);
             }

@@ -1,0 +1,81 @@
+// The quality menu of the player: "Auto" and the layers that flow. It shows only
+// where there is a choice, which is WebRTC with more than one layer. It asks the
+// gateway when a session begins, when the menu is opened and when the picture
+// changes its size, and never in between.
+
+import { make } from './dom.ts';
+import { chooseLayer, fetchLayers, type LayerState } from './layers.ts';
+import type { Player } from './player.ts';
+
+const AUTO = '';
+
+export class QualityMenu {
+  readonly #select: HTMLSelectElement;
+  readonly #frame: HTMLElement;
+  readonly #player: Player;
+  /** Where the session on the screen is asked; null without a choice. */
+  #url: string | null = null;
+  /** The viewer's choice, kept for the next session. */
+  #wanted: string | null = null;
+  /** Options that a viewer looks at must not be exchanged. */
+  #shown = '';
+
+  constructor(frame: HTMLElement, select: HTMLSelectElement, video: HTMLVideoElement, player: Player) {
+    this.#frame = frame;
+    this.#select = select;
+    this.#player = player;
+    player.addEventListener('change', () => this.#follow());
+    video.addEventListener('resize', () => void this.#refresh());
+    select.addEventListener('focus', () => void this.#refresh());
+    select.addEventListener('change', () => void this.#choose(select.value === AUTO ? null : select.value));
+    this.#follow();
+  }
+
+  /** A new session, or none any more. */
+  #follow(): void {
+    const url = this.#player.state === 'playing' ? this.#player.layersUrl : null;
+    if (url === this.#url) return;
+    this.#url = url;
+    this.#show(null);
+    if (url === null) return;
+    // A session begins without a choice; the viewer's goes on from the one before.
+    void (this.#wanted === null ? this.#refresh() : this.#choose(this.#wanted));
+  }
+
+  async #choose(layer: string | null): Promise<void> {
+    this.#wanted = layer;
+    const chosen = await this.#ask((url) => chooseLayer(url, layer));
+    // The layer is gone, or the gateway is busy: show what holds.
+    if (!chosen) await this.#refresh();
+  }
+
+  async #refresh(): Promise<void> {
+    await this.#ask(fetchLayers);
+  }
+
+  /** True when the gateway answered. */
+  async #ask(request: (url: string) => Promise<LayerState | null>): Promise<boolean> {
+    const url = this.#url;
+    if (url === null) return true;
+    // What goes wrong here leaves the picture as it is: the menu shows what it knew.
+    const state = await request(url).catch(() => undefined);
+    if (state === undefined) return url !== this.#url;
+    if (url === this.#url) this.#show(state);
+    return true;
+  }
+
+  #show(state: LayerState | null): void {
+    const options = state?.options ?? [];
+    this.#frame.hidden = options.length < 2;
+    if (state === null || this.#frame.hidden) return;
+    const sent = options.find(({ id }) => id === state.sent);
+    const auto = state.chosen === null && sent ? `Auto (${sent.label})` : 'Auto';
+    const entries = [{ id: AUTO, label: auto }, ...options];
+    const shown = JSON.stringify(entries);
+    if (shown !== this.#shown) {
+      this.#shown = shown;
+      this.#select.replaceChildren(...entries.map(({ id, label }) => make('option', { value: id }, label)));
+    }
+    this.#select.value = state.chosen ?? AUTO;
+  }
+}
