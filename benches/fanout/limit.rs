@@ -9,7 +9,7 @@ use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use socket2::SockAddr;
 
 use crate::cpu::{Cost, thread_nanos};
-use crate::network::{LOCAL, viewer};
+use crate::network::{LOCAL, address};
 use crate::{FRAME, PACKET};
 
 const HEADER: usize = 20;
@@ -46,7 +46,7 @@ impl Limit {
                 ssrc: n as u32,
                 index: 0,
                 shift: 99,
-                address: viewer(n).into(),
+                address: address(n).into(),
             }
         });
         let packet = |frame: usize, n: usize| {

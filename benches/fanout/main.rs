@@ -9,6 +9,8 @@
 //! them and drops them: what is measured is sending, and no receiver. CPU time of the
 //! thread, not wall time. `cargo bench --bench fanout -- --help` lists the options.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod cpu;
 mod engine;
 mod limit;

@@ -31,7 +31,7 @@ fn ip(arguments: &str) {
 pub(crate) const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 
 /// The address of viewer `n`.
-pub(crate) fn viewer(n: usize) -> SocketAddr {
+pub(crate) fn address(n: usize) -> SocketAddr {
     let host = Ipv4Addr::new(10, 9, 1 + (n / 200) as u8, 1 + (n % 200) as u8);
     SocketAddr::new(IpAddr::V4(host), 40_000 + (n % 20_000) as u16)
 }

@@ -23,7 +23,7 @@ use rtc::sansio::Protocol;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 
 use crate::cpu::{Cost, thread_nanos};
-use crate::network::{LOCAL, viewer};
+use crate::network::{LOCAL, address};
 use crate::{FRAME, PACKET};
 
 const PAYLOAD_TYPE: u8 = 102;
@@ -131,8 +131,8 @@ fn connection(now: Instant, local: SocketAddr) -> RTCPeerConnection {
 
 /// Connects a sender to a receiver in memory and keeps the sender.
 fn connect(now: &mut Instant, n: usize) -> Peer {
-    let addresses = [SocketAddr::new(LOCAL.into(), 8443), viewer(n)];
-    let mut ends = addresses.map(|address| connection(*now, address));
+    let addresses = [SocketAddr::new(LOCAL.into(), 8443), address(n)];
+    let mut ends = addresses.map(|local| connection(*now, local));
     let coding = RTCRtpCodingParameters { ssrc: Some(SSRC), ..Default::default() };
     let encoding = RTCRtpEncodingParameters {
         rtp_coding_parameters: coding,
