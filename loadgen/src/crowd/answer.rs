@@ -258,7 +258,8 @@ mod tests {
         let answer = Answer::parse(&sdp()).unwrap();
         assert_eq!((answer.ufrag.as_str(), answer.pwd.as_str()), ("srv", "secret"));
         assert_eq!(answer.fingerprint, [0xab; 32]);
-        let expected = ["127.0.0.1:8443", "10.0.0.1:8443"].map(|text| text.parse().unwrap());
+        let expected: [SocketAddr; 2] =
+            ["127.0.0.1:8443", "10.0.0.1:8443"].map(|text| text.parse().unwrap());
         assert_eq!(answer.candidates, expected);
         assert_eq!(answer.format(102), Some(Format::Video(Codec::H264)));
         assert_eq!(answer.format(103), Some(Format::Rtx(102)));

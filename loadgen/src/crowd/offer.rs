@@ -13,8 +13,8 @@ const H264: [(u8, &str, u8); 6] = [
     (104, "42001f", 1),
     (106, "4d001f", 1),
     (108, "64001f", 1),
-    (110, "42e01f", 0),
-    (112, "42001f", 0),
+    (112, "42e01f", 0),
+    (114, "42001f", 0),
 ];
 /// The other video formats by payload type.
 const OTHERS: [(u8, &str, &str); 4] =

@@ -55,6 +55,15 @@ pub struct Tally {
     pub reordered: u64,
 }
 
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.taken += other.taken;
+        self.lost += other.lost;
+        self.overflow += other.overflow;
+        self.reordered += other.reordered;
+    }
+}
+
 /// One direction of a last mile; `T` is whatever travels with the bytes.
 pub struct Link<T> {
     impairment: Impairment,

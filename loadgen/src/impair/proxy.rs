@@ -40,17 +40,6 @@ enum Way {
     Down,
 }
 
-/// Sums over all sources, up and down.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ProxyTally {
-    /// Sources seen.
-    pub sources: u64,
-    /// Towards the server.
-    pub up: Tally,
-    /// Back.
-    pub down: Tally,
-}
-
 /// Serves on `listen` until dropped; `tally` hears of each source that ends.
 ///
 /// # Errors
