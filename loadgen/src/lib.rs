@@ -1,6 +1,6 @@
 //! Synthetic dealer and test viewers for any WHIP/WHEP server.
 //!
-//! [`dealer`] makes the stream and [`publisher`] sends it. [`crowd`] watches with
+//! [`dealer`] or a [`source`] of clips makes the stream and [`publisher`] sends it. [`crowd`] watches with
 //! thousands of viewers that count; [`viewer`] is one that decodes. [`whip`] and
 //! [`peer`] are what both sides share, and [`impair`] is the bad network between them.
 //! Nothing here depends on the gateway it tests.
@@ -11,6 +11,7 @@ pub mod dealer;
 pub mod impair;
 pub mod peer;
 pub mod publisher;
+pub mod source;
 pub mod time;
 pub mod viewer;
 pub mod whip;

@@ -29,11 +29,12 @@ use webrtc::peer_connection::{
 };
 use webrtc::runtime::Runtime;
 
+use crate::source::Video;
 use crate::whip::{self, Session, SignalError};
 
 /// Header extension that carries the capture time as 64-bit NTP.
 pub const ABS_CAPTURE_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
-/// Payload types offered.
+/// Payload type of video, of whatever format.
 pub const H264: u8 = 102;
 const RTX: u8 = 103;
 /// Payload type of Opus.
@@ -124,6 +125,19 @@ impl Peer {
         role: Role,
         runtime: Option<Arc<dyn Runtime>>,
     ) -> Result<Self, PeerError> {
+        Self::with_video(local, role, runtime, Video::H264).await
+    }
+
+    /// [`Self::new`] with a video format other than H.264.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub async fn with_video(
+        local: IpAddr,
+        role: Role,
+        runtime: Option<Arc<dyn Runtime>>,
+        format: Video,
+    ) -> Result<Self, PeerError> {
         let (sender, events) = mpsc::channel(EVENTS);
         let [disconnected, failed, keepalive] = ICE_TIMEOUTS;
         let settings = SettingEngineBuilder::new()
@@ -133,7 +147,7 @@ impl Peer {
         let mut builder = PeerConnectionBuilder::new()
             .with_configuration(RTCConfigurationBuilder::default().build())
             .with_setting_engine(settings)
-            .with_media_engine(media_engine()?)
+            .with_media_engine(media_engine(format)?)
             .with_interceptor_registry(interceptors(role))
             .with_handler(Arc::new(Handler(sender)))
             .with_udp_addrs(vec![SocketAddr::new(local, 0)]);
@@ -253,6 +267,18 @@ pub fn h264() -> RTCRtpCodec {
     }
 }
 
+/// A video format as it is offered.
+pub fn video(format: Video) -> RTCRtpCodec {
+    let (mime_type, parameters) = match format {
+        Video::H264 => return h264(),
+        Video::Vp8 => ("video/VP8", ""),
+        Video::Vp9 => ("video/VP9", "profile-id=0"),
+        Video::Av1 => ("video/AV1", ""),
+    };
+    let (mime_type, sdp_fmtp_line) = (mime_type.to_owned(), parameters.to_owned());
+    RTCRtpCodec { mime_type, sdp_fmtp_line, ..h264() }
+}
+
 /// The Opus format of publisher and viewer.
 pub fn opus() -> RTCRtpCodec {
     RTCRtpCodec {
@@ -268,7 +294,7 @@ pub fn opus() -> RTCRtpCodec {
 ///
 /// # Errors
 /// When the stack refuses one of them.
-pub fn media_engine() -> Result<MediaEngine, Error> {
+pub fn media_engine(format: Video) -> Result<MediaEngine, Error> {
     let mut engine = MediaEngine::default();
     let rtx = RTCRtpCodec {
         mime_type: "video/rtx".to_owned(),
@@ -278,7 +304,7 @@ pub fn media_engine() -> Result<MediaEngine, Error> {
         rtcp_feedback: Vec::new(),
     };
     let formats = [
-        (h264(), H264, RtpCodecKind::Video),
+        (video(format), H264, RtpCodecKind::Video),
         (rtx, RTX, RtpCodecKind::Video),
         (opus(), OPUS, RtpCodecKind::Audio),
     ];

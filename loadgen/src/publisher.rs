@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rtc::media_stream::MediaStreamTrack;
 use rtc::rtcp::sender_report::SenderReport;
+use rtc::rtp::codec::av1::Av1Payloader;
 use rtc::rtp::codec::h264::H264Payloader;
-use rtc::rtp::packetizer::Payloader as _;
+use rtc::rtp::codec::vp8::Vp8Payloader;
+use rtc::rtp::codec::vp9::Vp9Payloader;
+use rtc::rtp::packetizer::Payloader;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCRtpCodec, RTCRtpCodingParameters, RTCRtpEncodingParameters, RtpCodecKind,
 };
@@ -24,10 +27,11 @@ use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use webrtc::rtp_transceiver::RtpSender;
 
 use crate::dealer::DealerError;
-use crate::dealer::studio::{Kind, Media, Studio, StudioConfig};
+use crate::dealer::studio::{Kind, Media, StudioConfig};
 use crate::peer::{
-    ABS_CAPTURE_TIME, Peer, PeerError, PeerEvent, Role, h264, is_over, local_address, opus,
+    ABS_CAPTURE_TIME, Peer, PeerError, PeerEvent, Role, is_over, local_address, opus, video,
 };
+use crate::source::{Source, SourceConfig, Video};
 use crate::time::{ntp_from_micros, utc_micros};
 use crate::whip::SignalError;
 
@@ -62,6 +66,9 @@ pub struct DealerConfig {
     pub bitrate: u32,
     /// Audio bits a second.
     pub audio_bitrate: u32,
+    /// Where the media comes from. Size, rates and bit rates above are the dealer's; a
+    /// clip has its own.
+    pub source: SourceConfig,
 }
 
 impl DealerConfig {
@@ -76,6 +83,7 @@ impl DealerConfig {
             fps: 30,
             bitrate: 1_800_000,
             audio_bitrate: 64_000,
+            source: SourceConfig::Dealer,
         }
     }
 
@@ -200,9 +208,10 @@ async fn session<S: Future<Output = ()>>(
         })
     };
     let local = local_address(&config.whip_url).await?;
-    let mut peer = Peer::new(local, Role::Publisher(on_request), None).await?;
-    let (mut video, mut audio) =
-        (Sender::new(&peer, Kind::Video).await?, Sender::new(&peer, Kind::Audio).await?);
+    let format = config.source.video();
+    let mut peer = Peer::with_video(local, Role::Publisher(on_request), None, format).await?;
+    let mut video = Sender::new(&peer, Kind::Video, format).await?;
+    let mut audio = Sender::new(&peer, Kind::Audio, format).await?;
     let session = tokio::select! {
         () = stop.as_mut() => return Ok(End::Stopped),
         session = peer.negotiate(&config.whip_url, config.token.as_deref()) => session?,
@@ -237,25 +246,25 @@ async fn stream<S: Future<Output = ()>>(
 ) -> Result<End, PublishError> {
     video.learn_parameters().await?;
     audio.learn_parameters().await?;
-    let studio = Studio::start(&config.studio())?;
+    let mut source = Source::start(&config.source, &config.studio())?;
     stats.live.store(true, Ordering::Relaxed);
     loop {
         tokio::select! {
             () = stop.as_mut() => return Ok(End::Stopped),
-            () = asked.notified() => studio.request_keyframe(),
+            () = asked.notified() => source.request_keyframe(),
             event = peer.events.recv() => match event {
                 Some(PeerEvent::State(state)) if is_over(state) => return Ok(End::Lost),
                 Some(_) => {}
                 None => return Ok(End::Lost),
             },
-            media = studio.next() => {
+            media = source.next() => {
                 let media = media?;
                 let sender = match media.kind {
                     Kind::Video => &mut *video,
                     Kind::Audio => &mut *audio,
                 };
                 sender.send(&media, stats).await?;
-                stats.dropped.store(studio.dropped(), Ordering::Relaxed);
+                stats.dropped.store(source.dropped(), Ordering::Relaxed);
             }
         }
     }
@@ -265,7 +274,7 @@ async fn stream<S: Future<Output = ()>>(
 struct Sender {
     track: Arc<TrackLocalStaticRTP>,
     sender: Arc<dyn RtpSender>,
-    payloader: Option<H264Payloader>,
+    payloader: Option<Box<dyn Payloader + Send>>,
     /// RTP clock, ticks a second.
     clock: i64,
     ssrc: u32,
@@ -280,9 +289,9 @@ struct Sender {
 }
 
 impl Sender {
-    async fn new(peer: &Peer, kind: Kind) -> Result<Self, PeerError> {
+    async fn new(peer: &Peer, kind: Kind, format: Video) -> Result<Self, PeerError> {
         let (codec, rtp_kind, label) = match kind {
-            Kind::Video => (h264(), RtpCodecKind::Video, "video"),
+            Kind::Video => (video(format), RtpCodecKind::Video, "video"),
             Kind::Audio => (opus(), RtpCodecKind::Audio, "audio"),
         };
         let (clock, ssrc) = (i64::from(codec.clock_rate), rand::random());
@@ -291,7 +300,7 @@ impl Sender {
         Ok(Self {
             track,
             sender,
-            payloader: (kind == Kind::Video).then(H264Payloader::default),
+            payloader: (kind == Kind::Video).then(|| payloader(format)),
             clock,
             ssrc,
             payload_type: 0,
@@ -370,6 +379,16 @@ impl Sender {
             ..SenderReport::default()
         };
         Ok(self.track.write_rtcp(vec![Box::new(report)]).await?)
+    }
+}
+
+/// Cuts frames of `format` into RTP payloads.
+fn payloader(format: Video) -> Box<dyn Payloader + Send> {
+    match format {
+        Video::H264 => Box::new(H264Payloader::default()),
+        Video::Vp8 => Box::new(Vp8Payloader::default()),
+        Video::Vp9 => Box::new(Vp9Payloader::default()),
+        Video::Av1 => Box::new(Av1Payloader::default()),
     }
 }
 

@@ -1,9 +1,12 @@
 //! `loadgen publish`: tables over WHIP.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use railbird_loadgen::source::pattern::{self, PatternConfig};
+use railbird_loadgen::source::{Clip, SourceConfig};
 use railbird_loadgen::{DealerConfig, DealerStats, run_dealer_counted};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -40,6 +43,21 @@ pub struct Args {
     /// Video bits a second, such as 1800k or 2.5M.
     #[arg(long, default_value = "1800k", value_parser = bits)]
     bitrate: u64,
+    /// What to publish: `dealer` (drawn and encoded live), `pattern` (encoded once and
+    /// played in a loop, for next to no CPU), or a file: .h264, .ivf.
+    #[arg(long, default_value = "dealer")]
+    source: PathBuf,
+    /// Between keyframes of the pattern.
+    #[arg(long, default_value = "2s", value_parser = duration)]
+    keyframe_interval: Duration,
+    /// Audio bits a second; 0 leaves the pattern without sound.
+    #[arg(long, default_value = "64k", value_parser = bits_or_none)]
+    audio_bitrate: u64,
+}
+
+/// Parses a bit rate that may be zero.
+fn bits_or_none(text: &str) -> Result<u64, String> {
+    if text == "0" { Ok(0) } else { bits(text) }
 }
 
 impl Args {
@@ -49,16 +67,41 @@ impl Args {
             urls.len() == self.tables as usize,
             "--tables needs {{n}} in --url, such as http://127.0.0.1:8080/whip/table{{n}}"
         );
+        let source = self.source()?;
         let config = |url: String| {
             let name = url.trim_end_matches('/').rsplit('/').next().unwrap_or("demo").to_owned();
             let mut config = DealerConfig::new(self.table.clone().unwrap_or(name), url);
             config.token.clone_from(&self.token);
             (config.width, config.height) = (self.width, self.width * 9 / 16);
-            (config.fps, config.bitrate) = (self.fps, self.bitrate.min(200_000_000) as u32);
+            (config.fps, config.bitrate) = (self.fps, rate(self.bitrate));
+            config.audio_bitrate = rate(self.audio_bitrate);
+            config.source = source.clone();
             config
         };
         Ok(urls.into_iter().map(config).collect())
     }
+
+    /// The source that all tables share.
+    fn source(&self) -> anyhow::Result<SourceConfig> {
+        let clip = match self.source.to_str() {
+            Some("dealer") => return Ok(SourceConfig::Dealer),
+            Some("pattern") => pattern::encode(&PatternConfig {
+                width: self.width,
+                height: self.width * 9 / 16,
+                fps: self.fps,
+                bitrate: rate(self.bitrate),
+                keyframe_interval: self.keyframe_interval,
+                audio_bitrate: rate(self.audio_bitrate),
+            })?,
+            _ => Clip::open(&self.source, self.fps)?,
+        };
+        Ok(SourceConfig::Clip(Arc::new(clip)))
+    }
+}
+
+/// A bit rate as the encoders take it.
+fn rate(bits: u64) -> u32 {
+    u32::try_from(bits).unwrap_or(u32::MAX)
 }
 
 /// Runs the command.
