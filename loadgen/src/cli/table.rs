@@ -13,7 +13,7 @@ const COLUMN: usize = 26;
 /// A line of the table: its name, and how a group's cell reads.
 type Row = (&'static str, fn(&GroupReport) -> String);
 
-const ROWS: [Row; 16] = [
+const ROWS: [Row; 17] = [
     ("viewers connected", |g| format!("{} of {}", g.connected, g.viewers)),
     ("with first frame", |g| g.first_frames.to_string()),
     ("failed", |g| g.failed.to_string()),
@@ -21,7 +21,8 @@ const ROWS: [Row; 16] = [
     ("connected p50/p95/max", |g| three(g.connect_ms)),
     ("packets", |g| g.packets.to_string()),
     ("bytes", |g| format!("{:.1} MB", g.bytes as f64 / 1e6)),
-    ("lost", |g| format!("{} ({:.4} %)", g.video.lost + g.audio.lost, g.loss * 100.0)),
+    ("lost", |g| format!("{:.4} %", g.loss * 100.0)),
+    ("  video / audio packets", |g| format!("{} / {}", g.video.lost, g.audio.lost)),
     ("recovered / resends", |g| format!("{} / {}", g.video.recovered, g.resends)),
     ("duplicates", |g| (g.video.duplicates + g.audio.duplicates).to_string()),
     ("frames / damaged", |g| format!("{} / {}", g.frames, g.frames_damaged)),

@@ -7,10 +7,6 @@ use super::frames::{Frames, Freezes};
 use super::reception::Reception;
 use super::rtcp::{ReportBlock, SenderReport};
 
-/// How much earlier than its own clock says a frame may come and still be of the
-/// present, in microseconds.
-const CATCH_UP: i64 = 20_000;
-
 /// The stream.
 pub struct Stream {
     /// Its source.
@@ -28,9 +24,6 @@ pub struct Stream {
     /// The last sender report, and when it came.
     pub sender_report: Option<(SenderReport, Instant)>,
     timestamp: Option<u32>,
-    /// Timestamp of the frame before, and when it was complete (UTC microseconds).
-    before: Option<(u32, i64)>,
-    live: bool,
 }
 
 impl Stream {
@@ -45,8 +38,6 @@ impl Stream {
             freezes: Freezes::default(),
             sender_report: None,
             timestamp: None,
-            before: None,
-            live: false,
         }
     }
 
@@ -55,21 +46,6 @@ impl Stream {
         if self.timestamp.replace(timestamp) != Some(timestamp) {
             self.reception.time(utc, timestamp, self.clock);
         }
-    }
-
-    /// Whether the stream has caught up with the present. A viewer that joins gets the
-    /// group of pictures from its keyframe on, faster than it was captured; these frames
-    /// are old by intent, and their age is no latency of the way.
-    pub fn is_live(&mut self, utc: i64, timestamp: u32) -> bool {
-        if self.live {
-            return true;
-        }
-        let Some((before, at)) = self.before.replace((timestamp, utc)) else { return false };
-        let media = i64::from(timestamp.wrapping_sub(before) as i32) * 1_000_000
-            / i64::from(self.clock.max(1));
-        // A frame that took about as long to come as it took to capture is the present.
-        self.live = media > 0 && utc - at >= media - CATCH_UP.min(media / 2);
-        self.live
     }
 
     /// The stream's block in a receiver report.
@@ -85,15 +61,16 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
-    fn frames_of_the_start_are_old_until_the_stream_runs_at_its_own_pace() {
-        let mut stream = Stream::new(1, 90_000, None);
-        // Ten frames at once, then one each 33 ms.
-        let live: Vec<bool> = (0..14i64)
-            .map(|frame| stream.is_live((frame - 9).max(0) * 33_333, frame as u32 * 3000))
-            .collect();
-        assert!(live[..10].iter().all(|live| !live), "{live:?}");
-        assert!(live[10..].iter().all(|live| *live), "{live:?}");
+    fn a_report_says_how_long_ago_the_senders_came() {
+        let (mut stream, now) = (Stream::new(5, 90_000, None), Instant::now());
+        stream.reception.handle(now, 1);
+        assert_eq!(stream.report_block(now).last_report, 0, "nothing to answer yet");
+        let report = SenderReport { ssrc: 5, ntp: 0x1111_2222_3333_4444, timestamp: 0 };
+        stream.sender_report = Some((report, now));
+        let block = stream.report_block(now + Duration::from_millis(1500));
+        assert_eq!((block.ssrc, block.last_report, block.delay), (5, 0x2222_3333, 98_304));
     }
 }

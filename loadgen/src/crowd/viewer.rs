@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::answer::{Answer, Codec, Format};
+use super::answer::{Answer, Format};
 use super::frames::{Facts, Frame};
 use super::header::Header;
 use super::ice::{self, Agent, Credentials};
@@ -97,6 +97,8 @@ pub struct Viewer {
     keys: Option<Box<Keys>>,
     phase: Phase,
     started: Instant,
+    /// UTC microseconds at which there were keys.
+    connected_utc: Option<i64>,
     out: VecDeque<(SocketAddr, Vec<u8>)>,
     video: Option<Stream>,
     audio: Option<Stream>,
@@ -136,6 +138,7 @@ impl Viewer {
             keys: None,
             phase: Phase::Connecting,
             started: now,
+            connected_utc: None,
             out: VecDeque::new(),
             video: None,
             audio: None,
@@ -234,6 +237,7 @@ impl Viewer {
             Ok(Outcome::Keys(keys)) => {
                 self.report.connected_micros =
                     Some(micros(at.now.saturating_duration_since(self.setup.due)));
+                self.connected_utc = Some(at.utc);
                 self.report.profile = keys.profile();
                 self.keys = Some(keys);
                 self.phase = Phase::Watching;
@@ -438,17 +442,23 @@ impl Viewer {
         }
         self.report.frames += 1;
         stream.freezes.frame(at.utc);
-        // What repairs bring in after the end is counted, but timed no more; nor are the
-        // frames of the start, which are as old as the group of pictures.
-        if self.frozen || !stream.is_live(at.utc, frame.timestamp) {
+        self.stamped |= frame.captured.is_some();
+        let by_report = || {
+            let (report, _) = stream.sender_report.filter(|_| !self.stamped)?;
+            Some(report.utc_micros(frame.timestamp, VIDEO_CLOCK))
+        };
+        let Some(captured) = frame.captured.or_else(by_report) else { return };
+        // A viewer that joins is first given the group of pictures from its keyframe on:
+        // these frames are old by intent. What repairs bring in after the end is not
+        // timed either.
+        if self.frozen || self.connected_utc.is_none_or(|since| captured < since) {
             return;
         }
-        self.stamped |= frame.captured.is_some();
-        if let Some(captured) = frame.captured {
-            collector.frame(self.setup.group, captured, at.utc - captured, frame.keyframe);
-        } else if let Some((report, _)) = stream.sender_report.filter(|_| !self.stamped) {
-            let captured = report.utc_micros(frame.timestamp, VIDEO_CLOCK);
-            collector.frame_by_report(self.setup.group, at.utc - captured, frame.keyframe);
+        let (group, micros) = (self.setup.group, at.utc - captured);
+        if frame.captured.is_some() {
+            collector.frame(group, captured, micros, frame.keyframe);
+        } else {
+            collector.frame_by_report(group, micros, frame.keyframe);
         }
     }
 
@@ -583,15 +593,4 @@ fn retire(stream: Option<Stream>, track: &mut TrackTotals) {
 
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
-}
-
-/// Codec names as people write them.
-pub fn codec_name(codec: Codec) -> &'static str {
-    match codec {
-        Codec::H264 => "H264",
-        Codec::H265 => "H265",
-        Codec::Vp8 => "VP8",
-        Codec::Vp9 => "VP9",
-        Codec::Av1 => "AV1",
-    }
 }

@@ -26,12 +26,12 @@ use crate::impair::{Impairment, Link};
 use crate::time::utc_micros;
 
 /// Messages taken in one system call, and the room for each: the longest that GRO makes.
-const BATCH: usize = 4;
+const BATCH: usize = 16;
 const MESSAGE: usize = 65_536;
 /// Wish for a socket's receive buffer: a keyframe of 200 packets. The system may give less.
 const RECEIVE_BUFFER: usize = 512 * 1024;
 /// Calls to one socket before the others have their turn.
-const TURNS: usize = 4;
+const TURNS: usize = 2;
 /// Longest sleep: how stale the counters that others see may be.
 const NAP: Duration = Duration::from_millis(100);
 const WAKE: Token = Token(usize::MAX);
