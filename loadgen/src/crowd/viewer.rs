@@ -195,7 +195,8 @@ impl Viewer {
             Phase::Watching => self.agent.poll_timeout(),
         };
         due = due.min(self.agent.poll_timeout());
-        let handshake = self.handshake.as_ref().and_then(Handshake::poll_timeout);
+        let handshake = self.handshake.as_ref().filter(|_| self.keys.is_none());
+        let handshake = handshake.and_then(Handshake::poll_timeout);
         let streams = [&self.video, &self.audio].into_iter().flatten();
         let holes = streams.filter_map(|stream| stream.reception.poll_timeout());
         holes.chain(handshake).chain(self.report_due).fold(due, Instant::min).into()
@@ -465,7 +466,8 @@ impl Viewer {
     /// Repeats, reports, asks again, gives up: what is due.
     pub fn handle_timeout(&mut self, at: At, collector: &mut Collector) {
         self.agent.handle_timeout(at.now, self.identity.crypto());
-        if let Some(Err(error)) = self.handshake.as_mut().map(|h| h.handle_timeout(at.now)) {
+        let handshake = self.handshake.as_mut().filter(|_| self.keys.is_none());
+        if let Some(Err(error)) = handshake.map(|handshake| handshake.handle_timeout(at.now)) {
             self.fail(error);
         }
         match self.phase {

@@ -32,6 +32,10 @@ const MESSAGE: usize = 65_536;
 const RECEIVE_BUFFER: usize = 512 * 1024;
 /// Calls to one socket before the others have their turn.
 const TURNS: usize = 2;
+/// Pause between two looks at the sockets when nobody is connecting: what comes meanwhile
+/// is taken in fewer calls. The kernel has noted the time of arrival, so the pause does
+/// not show in the latency; a socket's buffer holds far more than comes in it.
+const BREATH: Duration = Duration::from_millis(1);
 /// Longest sleep: how stale the counters that others see may be.
 const NAP: Duration = Duration::from_millis(100);
 const WAKE: Token = Token(usize::MAX);
@@ -147,6 +151,8 @@ struct Thread {
     /// Sockets that had more than their turn.
     again: Vec<usize>,
     buffers: [Vec<u8>; BATCH],
+    /// Viewers whose media is not yet connected.
+    connecting: usize,
     packets: u64,
     bytes: u64,
 }
@@ -169,6 +175,7 @@ impl Thread {
             timers: BinaryHeap::new(),
             again: Vec::new(),
             buffers: std::array::from_fn(|_| vec![0; MESSAGE]),
+            connecting: 0,
             packets: 0,
             bytes: 0,
         }
@@ -193,6 +200,9 @@ impl Thread {
             }
             self.live.delivered(self.packets, self.bytes);
             (self.packets, self.bytes) = (0, 0);
+            if self.connecting == 0 && self.again.is_empty() {
+                std::thread::sleep(BREATH);
+            }
         }
     }
 
@@ -251,6 +261,7 @@ impl Thread {
             packets_shown: 0,
             bytes_shown: 0,
         });
+        self.connecting += 1;
         self.fire(index);
     }
 
@@ -332,6 +343,8 @@ impl Thread {
             first_frame: counted.first_frame_micros.is_some(),
         };
         if shown != seat.shown {
+            let settled = |shown: Shown| shown.watching || shown.over;
+            self.connecting -= usize::from(settled(shown) && !settled(seat.shown));
             if shown.watching && !seat.shown.watching {
                 self.live.connected();
             }
