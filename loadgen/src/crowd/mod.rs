@@ -198,7 +198,7 @@ struct Crowd {
     config: CrowdConfig,
     live: Arc<Live>,
     joiner: Arc<Joiner>,
-    workers: Arc<Vec<Worker>>,
+    workers: Vec<Worker>,
     sessions: Vec<Session>,
     /// Group and reason.
     refused: Vec<(usize, JoinError)>,
@@ -232,7 +232,7 @@ impl Crowd {
             config,
             live,
             joiner: Arc::new(joiner),
-            workers: Arc::new(workers),
+            workers,
             sessions: Vec::new(),
             refused: Vec::new(),
         })
@@ -251,10 +251,10 @@ impl Crowd {
                 () = stop.as_mut() => return Ok(true),
             }
             first += group.viewers;
-            if self.sessions.is_empty() && group.viewers > 0 {
-                if let Some((_, error)) = self.refused.drain(..).next() {
-                    return Err(error.into());
-                }
+            if self.sessions.is_empty()
+                && let Some((_, error)) = self.refused.drain(..).next()
+            {
+                return Err(error.into());
             }
             tokio::select! {
                 () = tokio::time::sleep(group.settle) => {}
@@ -273,7 +273,8 @@ impl Crowd {
             let verify = self.verifies(offset);
             let seat = Seat { index, group: number, verify, due, impairment: group.impairment };
             let (joiner, exchanges) = (Arc::clone(&self.joiner), Arc::clone(&exchanges));
-            let (workers, live) = (Arc::clone(&self.workers), Arc::clone(&self.live));
+            let inbox = self.workers[index % self.workers.len()].inbox();
+            let live = Arc::clone(&self.live);
             joins.spawn(async move {
                 tokio::time::sleep_until(due.into()).await;
                 // Never closed: a permit always comes.
@@ -281,7 +282,7 @@ impl Crowd {
                 match joiner.join(seat).await {
                     Ok((joined, session)) => {
                         live.joined();
-                        workers[index % workers.len()].add(joined);
+                        inbox.add(joined);
                         Ok(session)
                     }
                     Err(error) => {
@@ -357,9 +358,7 @@ impl Crowd {
     async fn finish(self, window: WindowReport) -> Result<CrowdReport, CrowdError> {
         self.workers.iter().for_each(Worker::freeze);
         tokio::time::sleep(GRACE).await;
-        // The joins that shared the workers have ended, or were dropped with their set.
-        let workers = Arc::try_unwrap(self.workers)
-            .map_err(|_| io::Error::other("a join still holds the media threads"))?;
+        let workers = self.workers;
         let seen = tokio::task::spawn_blocking(|| {
             workers.into_iter().map(Worker::finish).collect::<io::Result<Vec<Seen>>>()
         });

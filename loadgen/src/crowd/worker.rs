@@ -66,10 +66,30 @@ pub struct Seen {
     pub latencies: Vec<Latencies>,
 }
 
-/// The handle of a thread.
-pub struct Worker {
+/// What tells a thread what to do.
+#[derive(Clone)]
+pub struct Inbox {
     commands: Sender<Command>,
     waker: Arc<Waker>,
+}
+
+impl Inbox {
+    /// Hands over a viewer.
+    pub fn add(&self, joined: Joined) {
+        self.tell(Command::Add(Box::new(joined)));
+    }
+
+    fn tell(&self, command: Command) {
+        // A thread that is gone says why when it is joined.
+        if self.commands.send(command).is_ok() {
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+/// The handle of a thread.
+pub struct Worker {
+    inbox: Inbox,
     thread: JoinHandle<io::Result<Seen>>,
 }
 
@@ -89,17 +109,17 @@ impl Worker {
         let (commands, inbox) = channel();
         let run = move || Thread::new(poll, inbox, identity, groups, live).run();
         let thread = std::thread::Builder::new().name(format!("crowd-{index}")).spawn(run)?;
-        Ok(Self { commands, waker, thread })
+        Ok(Self { inbox: Inbox { commands, waker }, thread })
     }
 
-    /// Hands over a viewer.
-    pub fn add(&self, joined: Joined) {
-        self.tell(Command::Add(Box::new(joined)));
+    /// For those that hand over viewers.
+    pub fn inbox(&self) -> Inbox {
+        self.inbox.clone()
     }
 
     /// Ends the counting of what is new.
     pub fn freeze(&self) {
-        self.tell(Command::Freeze);
+        self.inbox.tell(Command::Freeze);
     }
 
     /// Ends the thread; returns what it has seen.
@@ -107,15 +127,8 @@ impl Worker {
     /// # Errors
     /// When its epoll failed, or it panicked.
     pub fn finish(self) -> io::Result<Seen> {
-        self.tell(Command::Finish);
+        self.inbox.tell(Command::Finish);
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("a crowd thread panicked")))
-    }
-
-    fn tell(&self, command: Command) {
-        // A thread that is gone says why when it is joined.
-        if self.commands.send(command).is_ok() {
-            let _ = self.waker.wake();
-        }
     }
 }
 

@@ -7,33 +7,27 @@
 //! Order of calls: `handle_datagram` and, at `poll_timeout`, `handle_timeout`; after
 //! each, `poll_transmit` until it returns `None`.
 
+mod feedback;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::answer::{Answer, Format};
-use super::frames::{Facts, Frame};
-use super::header::Header;
-use super::ice::{self, Agent, Credentials};
-use super::keyframe::begins_keyframe;
-use super::measure::Collector;
-use super::reception::Arrival;
-use super::report::{TrackTotals, ViewerReport};
-use super::rtcp::{self, Message, ReportBlock, Writer};
-use super::secure::{Handshake, Identity, Keys, Outcome, SecureError};
-use super::stream::Stream;
+use crate::crowd::answer::{Answer, Format};
+use crate::crowd::frames::{Facts, Frame};
+use crate::crowd::header::Header;
+use crate::crowd::ice::{self, Agent, Credentials};
+use crate::crowd::keyframe::begins_keyframe;
+use crate::crowd::measure::Collector;
+use crate::crowd::reception::Arrival;
+use crate::crowd::report::{TrackTotals, ViewerReport};
+use crate::crowd::rtcp::{self, Message};
+use crate::crowd::secure::{Handshake, Identity, Keys, Outcome, SecureError};
+use crate::crowd::stream::Stream;
 
 /// How long ICE and DTLS may take.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// Between receiver reports, and between estimates.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// Between requests for a keyframe.
-const PLI_EVERY: Duration = Duration::from_millis(500);
-/// The server starts with a keyframe, or gets one by itself: only then is it asked.
-const PLI_GRACE: Duration = Duration::from_secs(1);
-/// Round trip assumed until one is measured.
-const USUAL_RTT: Duration = Duration::from_millis(50);
 /// RTP clock of video.
 const VIDEO_CLOCK: u32 = 90_000;
 
@@ -105,8 +99,8 @@ pub struct Viewer {
     rtx_ssrc: Option<u32>,
     report: ViewerReport,
     report_due: Option<Instant>,
-    /// Bytes at the last estimate.
-    estimated: u64,
+    /// Bytes that had come at the last estimate, and when it was.
+    estimated: (u64, Instant),
     broken: bool,
     asked: Option<Instant>,
     stamped: bool,
@@ -145,7 +139,7 @@ impl Viewer {
             rtx_ssrc: None,
             report,
             report_due: None,
-            estimated: 0,
+            estimated: (0, now),
             broken: true,
             asked: None,
             stamped: false,
@@ -481,72 +475,6 @@ impl Viewer {
             }
             Phase::Watching => self.feed_back(at, collector),
             _ => {}
-        }
-    }
-
-    fn feed_back(&mut self, at: At, collector: &mut Collector) {
-        if let Some(stream) = &mut self.audio {
-            // Sound is not asked for again, only counted.
-            stream.reception.give_up(at.now);
-            stream.reception.nacks(at.now, USUAL_RTT);
-        }
-        let rtt = self.agent.rtt().unwrap_or(USUAL_RTT) + self.setup.delay;
-        let mut missing = Vec::new();
-        if let Some(stream) = &mut self.video {
-            if stream.reception.give_up(at.now).is_some() {
-                let until = stream.reception.first_hole();
-                let until = until.unwrap_or_else(|| stream.reception.next());
-                stream.frames.give_up(until, |frame| self.ended.push(frame));
-            }
-            missing = stream.reception.nacks(at.now, rtt);
-        }
-        self.take_frames(at, collector);
-        let Some(media) = self.video.as_ref().map(|stream| stream.ssrc) else {
-            return self.report_when_due(at, false);
-        };
-        let since = self.report.connected_micros.map(|_| at.now - self.started);
-        let ask = self.broken
-            && since.is_some_and(|since| since >= PLI_GRACE)
-            && self.asked.is_none_or(|asked| at.now - asked >= PLI_EVERY);
-        if !missing.is_empty() {
-            self.report.nacks += missing.len() as u64;
-            let packet = Writer::new(self.setup.ssrc, &[]).nack(media, &missing);
-            self.send_rtcp(packet);
-        }
-        self.report_when_due(at, ask);
-    }
-
-    /// Once a second: reports on all streams, the estimate, and a request for a
-    /// keyframe when one is needed.
-    fn report_when_due(&mut self, at: At, ask: bool) {
-        if self.report_due.is_none_or(|due| due > at.now) && !ask {
-            return;
-        }
-        let streams = [&mut self.video, &mut self.audio].into_iter().flatten();
-        let blocks: Vec<ReportBlock> = streams.map(|stream| stream.report_block(at.now)).collect();
-        let mut packet = Writer::new(self.setup.ssrc, &blocks).name("loadgen");
-        if let Some(media) = self.video.as_ref().map(|stream| stream.ssrc) {
-            let came =
-                self.report.bytes - std::mem::replace(&mut self.estimated, self.report.bytes);
-            packet = match self.setup.estimate {
-                Estimate::Silent => packet,
-                Estimate::Fixed(bits) => packet.estimate(bits, media),
-                Estimate::Measured => packet.estimate(came * 12, media),
-            };
-            if ask {
-                self.asked = Some(at.now);
-                self.report.keyframe_requests += 1;
-                packet = packet.picture_loss(media);
-            }
-        }
-        self.report_due = Some(at.now + REPORT_EVERY);
-        self.send_rtcp(packet);
-    }
-
-    fn send_rtcp(&mut self, packet: Writer) {
-        let sealed = self.keys.as_mut().and_then(|keys| keys.seal_rtcp(&packet.finish()));
-        if let (Some(sealed), Some(to)) = (sealed, self.agent.selected()) {
-            self.out.push_back((to, sealed.to_vec()));
         }
     }
 
