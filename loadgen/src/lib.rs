@@ -11,6 +11,7 @@ pub mod dealer;
 pub mod impair;
 pub mod peer;
 pub mod publisher;
+mod sender;
 pub mod source;
 pub mod time;
 pub mod viewer;

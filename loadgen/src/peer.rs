@@ -34,6 +34,10 @@ use crate::whip::{self, Session, SignalError};
 
 /// Header extension that carries the capture time as 64-bit NTP.
 pub const ABS_CAPTURE_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
+/// Header extensions that name section and layer of a simulcast (RFC 9143, RFC 8852).
+pub const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+/// See [`MID`].
+pub const RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
 /// Payload type of video, of whatever format.
 pub const H264: u8 = 102;
 const RTX: u8 = 103;
@@ -215,6 +219,15 @@ impl Peer {
         }
     }
 
+    /// Name of the section of video in our offer; empty without one.
+    pub async fn video_mid(&self) -> String {
+        let sdp = self.connection.local_description().await.map(|local| local.sdp);
+        let sdp = sdp.unwrap_or_default();
+        let section = sdp.split_once("m=video").map_or("", |(_, section)| section);
+        let mid = section.lines().find_map(|line| line.strip_prefix("a=mid:"));
+        mid.unwrap_or_default().trim().to_owned()
+    }
+
     /// Closes the connection.
     pub async fn close(self) {
         if let Err(error) = self.connection.close().await {
@@ -314,6 +327,10 @@ pub fn media_engine(format: Video) -> Result<MediaEngine, Error> {
     for kind in [RtpCodecKind::Video, RtpCodecKind::Audio] {
         let extension = RTCRtpHeaderExtensionCapability { uri: ABS_CAPTURE_TIME.to_owned() };
         engine.register_header_extension(extension, kind, None)?;
+    }
+    for uri in [MID, RID] {
+        let extension = RTCRtpHeaderExtensionCapability { uri: uri.to_owned() };
+        engine.register_header_extension(extension, RtpCodecKind::Video, None)?;
     }
     Ok(engine)
 }

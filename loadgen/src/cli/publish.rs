@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use railbird_loadgen::source::pattern::{self, PatternConfig};
-use railbird_loadgen::source::{Clip, SourceConfig};
+use railbird_loadgen::source::{Clip, ClipError, SourceConfig};
 use railbird_loadgen::{DealerConfig, DealerStats, run_dealer_counted};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -14,6 +14,9 @@ use tokio::task::JoinSet;
 use super::progress::{self, say};
 use super::values::{bits, duration};
 use super::watch::expand;
+
+/// Layers of a simulcast: their names, and by how much they are smaller.
+const LAYERS: [(&str, u32); 3] = [("f", 1), ("h", 2), ("q", 4)];
 
 /// Arguments of `loadgen publish`.
 #[derive(clap::Args)]
@@ -47,6 +50,10 @@ pub struct Args {
     /// played in a loop, for next to no CPU), or a file: .h264, .ivf.
     #[arg(long, default_value = "dealer")]
     source: PathBuf,
+    /// Publish the pattern in three layers (rid f, h and q): whole, half and quarter
+    /// size, the smaller ones at a quarter and a sixteenth of the bit rate.
+    #[arg(long)]
+    simulcast: bool,
     /// Between keyframes of the pattern.
     #[arg(long, default_value = "2s", value_parser = duration)]
     keyframe_interval: Duration,
@@ -83,19 +90,39 @@ impl Args {
 
     /// The source that all tables share.
     fn source(&self) -> anyhow::Result<SourceConfig> {
-        let clip = match self.source.to_str() {
-            Some("dealer") => return Ok(SourceConfig::Dealer),
-            Some("pattern") => pattern::encode(&PatternConfig {
-                width: self.width,
-                height: self.width * 9 / 16,
-                fps: self.fps,
-                bitrate: rate(self.bitrate),
-                keyframe_interval: self.keyframe_interval,
-                audio_bitrate: rate(self.audio_bitrate),
-            })?,
-            _ => Clip::open(&self.source, self.fps)?,
-        };
-        Ok(SourceConfig::Clip(Arc::new(clip)))
+        let source = self.source.to_str();
+        anyhow::ensure!(
+            !self.simulcast || source == Some("pattern"),
+            "--simulcast needs --source pattern"
+        );
+        match source {
+            Some("dealer") => Ok(SourceConfig::Dealer),
+            Some("pattern") if self.simulcast => {
+                let layer = |(rid, scale): &(&str, u32)| {
+                    let sound = if *scale == 1 { self.audio_bitrate } else { 0 };
+                    Ok(((*rid).to_owned(), Arc::new(self.pattern(*scale, sound)?)))
+                };
+                Ok(SourceConfig::Layers(
+                    LAYERS.iter().map(layer).collect::<Result<_, ClipError>>()?,
+                ))
+            }
+            Some("pattern") => {
+                Ok(SourceConfig::Clip(Arc::new(self.pattern(1, self.audio_bitrate)?)))
+            }
+            _ => Ok(SourceConfig::Clip(Arc::new(Clip::open(&self.source, self.fps)?))),
+        }
+    }
+
+    /// The pattern at a fraction of the size.
+    fn pattern(&self, scale: u32, audio_bitrate: u64) -> Result<Clip, ClipError> {
+        pattern::encode(&PatternConfig {
+            width: self.width / scale,
+            height: self.width * 9 / 16 / scale,
+            fps: self.fps,
+            bitrate: rate(self.bitrate) / (scale * scale),
+            keyframe_interval: self.keyframe_interval,
+            audio_bitrate: rate(audio_bitrate),
+        })
     }
 }
 

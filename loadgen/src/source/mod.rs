@@ -10,7 +10,7 @@ mod player;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -115,6 +115,8 @@ pub enum SourceConfig {
     Dealer,
     /// A clip is played in a loop.
     Clip(Arc<Clip>),
+    /// Clips of one format and pace, each a layer of a simulcast with its name.
+    Layers(Vec<(String, Arc<Clip>)>),
 }
 
 impl SourceConfig {
@@ -123,6 +125,15 @@ impl SourceConfig {
         match self {
             Self::Dealer => Video::H264,
             Self::Clip(clip) => clip.video,
+            Self::Layers(layers) => layers.first().map_or(Video::H264, |(_, clip)| clip.video),
+        }
+    }
+
+    /// Names of the layers of a simulcast.
+    pub fn rids(&self) -> Vec<String> {
+        match self {
+            Self::Layers(layers) => layers.iter().map(|(rid, _)| rid.clone()).collect(),
+            _ => Vec::new(),
         }
     }
 }
@@ -131,8 +142,8 @@ impl SourceConfig {
 pub enum Source {
     /// The dealer.
     Studio(Studio),
-    /// A clip.
-    Player(Player),
+    /// Clips, each a layer; one, without simulcast.
+    Players(Vec<Player>),
 }
 
 impl Source {
@@ -141,28 +152,38 @@ impl Source {
     /// # Errors
     /// Any [`DealerError`] of the studio.
     pub fn start(config: &SourceConfig, studio: &StudioConfig) -> Result<Self, DealerError> {
+        let start = Instant::now();
+        let player = |clip: &Arc<Clip>| Player::new(start, Arc::clone(clip));
         Ok(match config {
             SourceConfig::Dealer => Self::Studio(Studio::start(studio)?),
-            SourceConfig::Clip(clip) => Self::Player(Player::new(Arc::clone(clip))),
+            SourceConfig::Clip(clip) => Self::Players(vec![player(clip)]),
+            SourceConfig::Layers(layers) => {
+                Self::Players(layers.iter().map(|(_, clip)| player(clip)).collect())
+            }
         })
     }
 
-    /// The next piece of media.
+    /// The next piece of media and its layer.
     ///
     /// # Errors
     /// The error that ended the studio.
-    pub async fn next(&mut self) -> Result<Media, DealerError> {
-        match self {
-            Self::Studio(studio) => studio.next().await,
-            Self::Player(player) => Ok(player.next().await),
+    pub async fn next(&mut self) -> Result<(usize, Media), DealerError> {
+        let players = match self {
+            Self::Studio(studio) => return Ok((0, studio.next().await?)),
+            Self::Players(players) => players,
+        };
+        let next = players.iter_mut().enumerate().min_by_key(|(_, player)| player.due());
+        match next {
+            Some((layer, player)) => Ok((layer, player.next().await)),
+            None => std::future::pending().await,
         }
     }
 
-    /// Makes the next picture a keyframe.
+    /// Makes the next picture a keyframe, of every layer.
     pub fn request_keyframe(&mut self) {
         match self {
             Self::Studio(studio) => studio.request_keyframe(),
-            Self::Player(player) => player.request_keyframe(),
+            Self::Players(players) => players.iter_mut().for_each(Player::request_keyframe),
         }
     }
 
@@ -170,7 +191,7 @@ impl Source {
     pub fn dropped(&self) -> u64 {
         match self {
             Self::Studio(studio) => studio.dropped(),
-            Self::Player(_) => 0,
+            Self::Players(_) => 0,
         }
     }
 }

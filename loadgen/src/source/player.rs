@@ -25,9 +25,8 @@ pub struct Player {
 }
 
 impl Player {
-    /// Starts now.
-    pub fn new(clip: Arc<Clip>) -> Self {
-        let start = Instant::now();
+    /// The first frame is due at `start`.
+    pub fn new(start: Instant, clip: Arc<Clip>) -> Self {
         Self { clip, start, frame: 0, video_at: Duration::ZERO, block: 0, fresh: false }
     }
 
@@ -42,18 +41,25 @@ impl Player {
         self.frame = keyframe.unwrap_or_default();
     }
 
+    /// When the next piece of media is due.
+    pub fn due(&self) -> Instant {
+        self.start + self.sound_next().unwrap_or(self.video_at)
+    }
+
+    /// Media time of the next sound, when that comes before the next frame.
+    fn sound_next(&self) -> Option<Duration> {
+        let at = BLOCK * u32::try_from(self.block).unwrap_or(u32::MAX);
+        (!self.clip.sound.is_empty() && at < self.video_at).then_some(at)
+    }
+
     /// Waits until the next piece of media is due.
     pub async fn next(&mut self) -> Media {
-        let sound_at = BLOCK * u32::try_from(self.block).unwrap_or(u32::MAX);
-        let sound = !self.clip.sound.is_empty() && sound_at < self.video_at;
-        let at = if sound { sound_at } else { self.video_at };
-        let due = self.start + at;
-        let now = Instant::now();
+        let (due, now) = (self.due(), Instant::now());
         if now > due + LATE {
             self.start += now - due;
         }
         tokio::time::sleep_until(due.into()).await;
-        if sound { self.sound() } else { self.video() }
+        if self.sound_next().is_some() { self.sound() } else { self.video() }
     }
 
     fn sound(&mut self) -> Media {
@@ -102,7 +108,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_clip_goes_round_and_its_timestamps_go_on() {
-        let mut player = Player::new(clip(&[0], 3, 0));
+        let mut player = Player::new(Instant::now(), clip(&[0], 3, 0));
         let mut media = Vec::new();
         for _ in 0..7 {
             media.push(player.next().await);
@@ -114,7 +120,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_brings_the_next_keyframe_at_once_but_not_twice_running() {
-        let mut player = Player::new(clip(&[0, 4], 6, 0));
+        let mut player = Player::new(Instant::now(), clip(&[0, 4], 6, 0));
         let mut order = Vec::new();
         for step in 0..6 {
             if step == 2 || step == 3 || step == 5 {
@@ -127,7 +133,7 @@ mod tests {
 
     #[tokio::test]
     async fn sound_comes_between_the_frames() {
-        let mut player = Player::new(clip(&[0], 2, 1));
+        let mut player = Player::new(Instant::now(), clip(&[0], 2, 1));
         let mut kinds = Vec::new();
         for _ in 0..44 {
             kinds.push(player.next().await.kind);

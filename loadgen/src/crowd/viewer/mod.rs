@@ -1,8 +1,8 @@
 //! One viewer of the crowd as a sans-IO machine: ICE, DTLS, SRTP reception, feedback.
 //!
-//! Only the header of most media packets is read. Every packet is opened until the
-//! first keyframe is complete; after that only those of the viewers that verify, and
-//! resends (RFC 4588), whose original number stands in the encrypted part.
+//! Only the header of most media packets is read. Opened are all packets of the viewers
+//! that verify, those of the others while they wait for a keyframe, and resends (RFC
+//! 4588), whose original number stands in the encrypted part.
 //!
 //! Order of calls: `handle_datagram` and, at `poll_timeout`, `handle_timeout`; after
 //! each, `poll_transmit` until it returns `None`.
@@ -28,6 +28,9 @@ use crate::crowd::stream::Stream;
 
 /// How long ICE and DTLS may take.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// One packet in so many is opened for the rollover counter, which is told from half a
+/// turn of the sequence number: several in a row may be lost.
+const ROLLOVER_EVERY: u16 = 4096;
 /// RTP clock of video.
 const VIDEO_CLOCK: u32 = 90_000;
 
@@ -101,6 +104,7 @@ pub struct Viewer {
     report_due: Option<Instant>,
     /// Bytes that had come at the last estimate, and when it was.
     estimated: (u64, Instant),
+    /// Only a keyframe helps: none has come, or a frame was damaged since.
     broken: bool,
     asked: Option<Instant>,
     stamped: bool,
@@ -310,9 +314,10 @@ impl Viewer {
         }
     }
 
-    /// Whether packets are opened, not just counted.
-    fn opens(&self) -> bool {
-        self.setup.verify || self.report.first_frame_micros.is_none()
+    /// Whether packets are opened, not just counted: also while a keyframe is awaited,
+    /// and now and then, so that the key's rollover counter goes along (RFC 3711 §3.3.1).
+    fn opens(&self, sequence: u16) -> bool {
+        self.setup.verify || self.broken || sequence.is_multiple_of(ROLLOVER_EVERY)
     }
 
     fn handle_video(
@@ -323,7 +328,7 @@ impl Viewer {
         collector: &mut Collector,
     ) {
         let mut keyframe = None;
-        if self.opens() {
+        if self.opens(header.sequence) {
             let codec = self.video.as_ref().and_then(|stream| stream.codec);
             match self.open(packet, header.len) {
                 Some(payload) => keyframe = codec.map(|codec| begins_keyframe(codec, &payload)),
@@ -402,7 +407,9 @@ impl Viewer {
         if payload.is_empty() {
             return;
         }
-        let keyframe = codec.filter(|_| self.opens()).map(|codec| begins_keyframe(codec, payload));
+        let keyframe = codec
+            .filter(|_| self.broken || self.setup.verify)
+            .map(|codec| begins_keyframe(codec, payload));
         let captured = header.capture_time(self.setup.answer.capture_time);
         let facts =
             Facts { timestamp: header.timestamp, marker: header.marker, captured, keyframe };
