@@ -99,6 +99,13 @@ impl Clip {
         read.map_err(|reason| ClipError::Malformed { path: path.to_owned(), reason })
     }
 
+    /// Mean bit rate of the video.
+    pub fn bits_per_second(&self) -> f64 {
+        let bits: usize = self.frames.iter().map(|frame| frame.data.len() * 8).sum();
+        let lasts: Duration = self.frames.iter().map(|frame| frame.lasts).sum();
+        bits as f64 / lasts.as_secs_f64().max(1e-6)
+    }
+
     /// A clip of `frames`, from its first keyframe on.
     fn from_frames(video: Video, mut frames: Vec<ClipFrame>) -> Result<Self, &'static str> {
         let first = frames.iter().position(|frame| frame.keyframe).ok_or("no keyframe in it")?;
