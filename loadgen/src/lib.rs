@@ -1,14 +1,18 @@
 //! Synthetic dealer and test viewers for any WHIP/WHEP server.
 //!
-//! [`dealer`] makes the stream, [`publisher`] sends it, [`viewer`] watches one and
-//! measures it; [`whip`] and [`peer`] are what both sides share, and [`impair`] is
-//! the bad network between them. Nothing here depends on the gateway it tests.
+//! [`dealer`] or a [`source`] of clips makes the stream and [`publisher`] sends it. [`crowd`] watches with
+//! thousands of viewers that count; [`viewer`] is one that decodes. [`whip`] and
+//! [`peer`] are what both sides share, and [`impair`] is the bad network between them.
+//! Nothing here depends on the gateway it tests.
 
 pub mod assemble;
+pub mod crowd;
 pub mod dealer;
 pub mod impair;
 pub mod peer;
 pub mod publisher;
+mod sender;
+pub mod source;
 pub mod time;
 pub mod viewer;
 pub mod whip;

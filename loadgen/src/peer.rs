@@ -29,11 +29,16 @@ use webrtc::peer_connection::{
 };
 use webrtc::runtime::Runtime;
 
+use crate::source::Video;
 use crate::whip::{self, Session, SignalError};
 
 /// Header extension that carries the capture time as 64-bit NTP.
 pub const ABS_CAPTURE_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
-/// Payload types offered.
+/// Header extensions that name section and layer of a simulcast (RFC 9143, RFC 8852).
+pub const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+/// See [`MID`].
+pub const RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
+/// Payload type of video, of whatever format.
 pub const H264: u8 = 102;
 const RTX: u8 = 103;
 /// Payload type of Opus.
@@ -124,6 +129,19 @@ impl Peer {
         role: Role,
         runtime: Option<Arc<dyn Runtime>>,
     ) -> Result<Self, PeerError> {
+        Self::with_video(local, role, runtime, Video::H264).await
+    }
+
+    /// [`Self::new`] with a video format other than H.264.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub async fn with_video(
+        local: IpAddr,
+        role: Role,
+        runtime: Option<Arc<dyn Runtime>>,
+        format: Video,
+    ) -> Result<Self, PeerError> {
         let (sender, events) = mpsc::channel(EVENTS);
         let [disconnected, failed, keepalive] = ICE_TIMEOUTS;
         let settings = SettingEngineBuilder::new()
@@ -133,7 +151,7 @@ impl Peer {
         let mut builder = PeerConnectionBuilder::new()
             .with_configuration(RTCConfigurationBuilder::default().build())
             .with_setting_engine(settings)
-            .with_media_engine(media_engine()?)
+            .with_media_engine(media_engine(format)?)
             .with_interceptor_registry(interceptors(role))
             .with_handler(Arc::new(Handler(sender)))
             .with_udp_addrs(vec![SocketAddr::new(local, 0)]);
@@ -201,6 +219,15 @@ impl Peer {
         }
     }
 
+    /// Name of the section of video in our offer; empty without one.
+    pub async fn video_mid(&self) -> String {
+        let sdp = self.connection.local_description().await.map(|local| local.sdp);
+        let sdp = sdp.unwrap_or_default();
+        let section = sdp.split_once("m=video").map_or("", |(_, section)| section);
+        let mid = section.lines().find_map(|line| line.strip_prefix("a=mid:"));
+        mid.unwrap_or_default().trim().to_owned()
+    }
+
     /// Closes the connection.
     pub async fn close(self) {
         if let Err(error) = self.connection.close().await {
@@ -253,6 +280,18 @@ pub fn h264() -> RTCRtpCodec {
     }
 }
 
+/// A video format as it is offered.
+pub fn video(format: Video) -> RTCRtpCodec {
+    let (mime_type, parameters) = match format {
+        Video::H264 => return h264(),
+        Video::Vp8 => ("video/VP8", ""),
+        Video::Vp9 => ("video/VP9", "profile-id=0"),
+        Video::Av1 => ("video/AV1", ""),
+    };
+    let (mime_type, sdp_fmtp_line) = (mime_type.to_owned(), parameters.to_owned());
+    RTCRtpCodec { mime_type, sdp_fmtp_line, ..h264() }
+}
+
 /// The Opus format of publisher and viewer.
 pub fn opus() -> RTCRtpCodec {
     RTCRtpCodec {
@@ -268,7 +307,7 @@ pub fn opus() -> RTCRtpCodec {
 ///
 /// # Errors
 /// When the stack refuses one of them.
-pub fn media_engine() -> Result<MediaEngine, Error> {
+pub fn media_engine(format: Video) -> Result<MediaEngine, Error> {
     let mut engine = MediaEngine::default();
     let rtx = RTCRtpCodec {
         mime_type: "video/rtx".to_owned(),
@@ -278,7 +317,7 @@ pub fn media_engine() -> Result<MediaEngine, Error> {
         rtcp_feedback: Vec::new(),
     };
     let formats = [
-        (h264(), H264, RtpCodecKind::Video),
+        (video(format), H264, RtpCodecKind::Video),
         (rtx, RTX, RtpCodecKind::Video),
         (opus(), OPUS, RtpCodecKind::Audio),
     ];
@@ -288,6 +327,10 @@ pub fn media_engine() -> Result<MediaEngine, Error> {
     for kind in [RtpCodecKind::Video, RtpCodecKind::Audio] {
         let extension = RTCRtpHeaderExtensionCapability { uri: ABS_CAPTURE_TIME.to_owned() };
         engine.register_header_extension(extension, kind, None)?;
+    }
+    for uri in [MID, RID] {
+        let extension = RTCRtpHeaderExtensionCapability { uri: uri.to_owned() };
+        engine.register_header_extension(extension, RtpCodecKind::Video, None)?;
     }
     Ok(engine)
 }

@@ -10,34 +10,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use rtc::media_stream::MediaStreamTrack;
-use rtc::rtcp::sender_report::SenderReport;
-use rtc::rtp::codec::h264::H264Payloader;
-use rtc::rtp::packetizer::Payloader as _;
-use rtc::rtp_transceiver::rtp_sender::{
-    RTCRtpCodec, RTCRtpCodingParameters, RTCRtpEncodingParameters, RtpCodecKind,
-};
 use tokio::sync::Notify;
-use webrtc::media_stream::track_local::TrackLocal;
-use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
-use webrtc::rtp_transceiver::RtpSender;
 
 use crate::dealer::DealerError;
-use crate::dealer::studio::{Kind, Media, Studio, StudioConfig};
-use crate::peer::{
-    ABS_CAPTURE_TIME, Peer, PeerError, PeerEvent, Role, h264, is_over, local_address, opus,
-};
-use crate::time::{ntp_from_micros, utc_micros};
+use crate::dealer::studio::{Kind, StudioConfig};
+use crate::peer::{Peer, PeerError, PeerEvent, Role, is_over, local_address};
+use crate::sender::Sender;
+use crate::source::{Source, SourceConfig};
 use crate::whip::SignalError;
 
-/// Largest RTP payload in bytes.
-pub const MAX_PAYLOAD: usize = 1200;
-/// Packets of a frame sent back to back before a breath, so that a keyframe does
-/// not overrun the receiver's socket buffer.
-const BURST: usize = 24;
-const BREATH: Duration = Duration::from_millis(1);
-const REPORT_EVERY: Duration = Duration::from_secs(1);
+pub use crate::sender::MAX_PAYLOAD;
+
 /// Pause before a new session: doubles from the first to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
 /// A session that lived this long resets the pause.
@@ -62,6 +45,9 @@ pub struct DealerConfig {
     pub bitrate: u32,
     /// Audio bits a second.
     pub audio_bitrate: u32,
+    /// Where the media comes from. Size, rates and bit rates above are the dealer's; a
+    /// clip has its own.
+    pub source: SourceConfig,
 }
 
 impl DealerConfig {
@@ -76,6 +62,7 @@ impl DealerConfig {
             fps: 30,
             bitrate: 1_800_000,
             audio_bitrate: 64_000,
+            source: SourceConfig::Dealer,
         }
     }
 
@@ -200,9 +187,11 @@ async fn session<S: Future<Output = ()>>(
         })
     };
     let local = local_address(&config.whip_url).await?;
-    let mut peer = Peer::new(local, Role::Publisher(on_request), None).await?;
-    let (mut video, mut audio) =
-        (Sender::new(&peer, Kind::Video).await?, Sender::new(&peer, Kind::Audio).await?);
+    let format = config.source.video();
+    let mut peer = Peer::with_video(local, Role::Publisher(on_request), None, format).await?;
+    let rids = config.source.rids();
+    let mut video = Sender::open(&peer, Kind::Video, format, &rids).await?;
+    let mut audio = Sender::open(&peer, Kind::Audio, format, &[]).await?;
     let session = tokio::select! {
         () = stop.as_mut() => return Ok(End::Stopped),
         session = peer.negotiate(&config.whip_url, config.token.as_deref()) => session?,
@@ -230,159 +219,39 @@ async fn stream<S: Future<Output = ()>>(
     config: &DealerConfig,
     stats: &DealerStats,
     peer: &mut Peer,
-    video: &mut Sender,
-    audio: &mut Sender,
+    video: &mut [Sender],
+    audio: &mut [Sender],
     asked: &Notify,
     mut stop: std::pin::Pin<&mut S>,
 ) -> Result<End, PublishError> {
-    video.learn_parameters().await?;
-    audio.learn_parameters().await?;
-    let studio = Studio::start(&config.studio())?;
+    let mid = peer.video_mid().await;
+    for sender in video.iter_mut().chain(audio.iter_mut()) {
+        sender.learn_parameters(&mid).await?;
+    }
+    let mut source = Source::start(&config.source, &config.studio())?;
     stats.live.store(true, Ordering::Relaxed);
     loop {
         tokio::select! {
             () = stop.as_mut() => return Ok(End::Stopped),
-            () = asked.notified() => studio.request_keyframe(),
+            () = asked.notified() => source.request_keyframe(),
             event = peer.events.recv() => match event {
                 Some(PeerEvent::State(state)) if is_over(state) => return Ok(End::Lost),
                 Some(_) => {}
                 None => return Ok(End::Lost),
             },
-            media = studio.next() => {
-                let media = media?;
+            media = source.next() => {
+                let (layer, media) = media?;
                 let sender = match media.kind {
-                    Kind::Video => &mut *video,
-                    Kind::Audio => &mut *audio,
+                    Kind::Video => video.get_mut(layer),
+                    Kind::Audio => audio.first_mut(),
                 };
-                sender.send(&media, stats).await?;
-                stats.dropped.store(studio.dropped(), Ordering::Relaxed);
+                if let Some(sender) = sender {
+                    sender.send(&media, stats).await?;
+                }
+                stats.dropped.store(source.dropped(), Ordering::Relaxed);
             }
         }
     }
-}
-
-/// One outgoing RTP stream.
-struct Sender {
-    track: Arc<TrackLocalStaticRTP>,
-    sender: Arc<dyn RtpSender>,
-    payloader: Option<H264Payloader>,
-    /// RTP clock, ticks a second.
-    clock: i64,
-    ssrc: u32,
-    payload_type: u8,
-    /// Id of the absolute capture time, when negotiated.
-    capture_id: Option<u8>,
-    sequence: u16,
-    first_timestamp: u32,
-    packets: u32,
-    octets: u32,
-    reported: Option<Instant>,
-}
-
-impl Sender {
-    async fn new(peer: &Peer, kind: Kind) -> Result<Self, PeerError> {
-        let (codec, rtp_kind, label) = match kind {
-            Kind::Video => (h264(), RtpCodecKind::Video, "video"),
-            Kind::Audio => (opus(), RtpCodecKind::Audio, "audio"),
-        };
-        let (clock, ssrc) = (i64::from(codec.clock_rate), rand::random());
-        let track = Arc::new(TrackLocalStaticRTP::new(description(codec, rtp_kind, label, ssrc)));
-        let sender = peer.connection.add_track(Arc::clone(&track) as Arc<dyn TrackLocal>).await?;
-        Ok(Self {
-            track,
-            sender,
-            payloader: (kind == Kind::Video).then(H264Payloader::default),
-            clock,
-            ssrc,
-            payload_type: 0,
-            capture_id: None,
-            sequence: rand::random(),
-            first_timestamp: rand::random(),
-            packets: 0,
-            octets: 0,
-            reported: None,
-        })
-    }
-
-    /// Reads what the answer settled: payload type and extension id.
-    async fn learn_parameters(&mut self) -> Result<(), PeerError> {
-        let parameters = self.sender.get_parameters().await?.rtp_parameters;
-        let codec = parameters.codecs.first();
-        self.payload_type =
-            codec.ok_or(rtc::shared::error::Error::ErrRTPTransceiverCodecUnsupported)?.payload_type;
-        let extension = parameters.header_extensions.iter().find(|e| e.uri == ABS_CAPTURE_TIME);
-        self.capture_id = extension.and_then(|extension| u8::try_from(extension.id).ok());
-        Ok(())
-    }
-
-    /// Packetises and sends one frame.
-    async fn send(&mut self, media: &Media, stats: &DealerStats) -> Result<(), PeerError> {
-        let timestamp = self.first_timestamp.wrapping_add(media.ticks);
-        let payloads = match &mut self.payloader {
-            Some(payloader) => payloader.payload(MAX_PAYLOAD, &media.data)?,
-            None => vec![media.data.clone()],
-        };
-        let last = payloads.len().saturating_sub(1);
-        let bytes: usize = payloads.iter().map(Bytes::len).sum();
-        let is_video = media.kind == Kind::Video;
-        for (index, payload) in payloads.into_iter().enumerate() {
-            let mut packet = rtc::rtp::Packet { payload, ..rtc::rtp::Packet::default() };
-            packet.header.version = 2;
-            packet.header.ssrc = self.ssrc;
-            packet.header.payload_type = self.payload_type;
-            packet.header.sequence_number = self.sequence;
-            packet.header.timestamp = timestamp;
-            packet.header.marker = is_video && index == last;
-            if let Some(id) = self.capture_id.filter(|_| index == 0) {
-                let ntp = ntp_from_micros(media.captured).to_be_bytes();
-                packet.header.set_extension(id, Bytes::copy_from_slice(&ntp))?;
-            }
-            self.sequence = self.sequence.wrapping_add(1);
-            self.packets = self.packets.wrapping_add(1);
-            self.octets = self.octets.wrapping_add(packet.payload.len() as u32);
-            self.track.write_rtp(packet).await?;
-            if index % BURST == BURST - 1 {
-                tokio::time::sleep(BREATH).await;
-            }
-        }
-        stats.packets.fetch_add(last as u64 + 1, Ordering::Relaxed);
-        stats.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        stats.frames.fetch_add(u64::from(is_video), Ordering::Relaxed);
-        stats.keyframes.fetch_add(u64::from(is_video && media.keyframe), Ordering::Relaxed);
-        self.report(media, timestamp).await
-    }
-
-    /// Sends a sender report once a second, its two clocks tied at the capture.
-    async fn report(&mut self, media: &Media, timestamp: u32) -> Result<(), PeerError> {
-        let now = Instant::now();
-        if self.reported.is_some_and(|at| now - at < REPORT_EVERY) {
-            return Ok(());
-        }
-        self.reported = Some(now);
-        let utc = utc_micros();
-        let since = (utc - media.captured).clamp(0, 10_000_000) * self.clock / 1_000_000;
-        let report = SenderReport {
-            ssrc: self.ssrc,
-            ntp_time: ntp_from_micros(utc),
-            rtp_time: timestamp.wrapping_add(since as u32),
-            packet_count: self.packets,
-            octet_count: self.octets,
-            ..SenderReport::default()
-        };
-        Ok(self.track.write_rtcp(vec![Box::new(report)]).await?)
-    }
-}
-
-/// A track with one encoding.
-fn description(codec: RTCRtpCodec, kind: RtpCodecKind, label: &str, ssrc: u32) -> MediaStreamTrack {
-    let coding = RTCRtpCodingParameters { ssrc: Some(ssrc), ..RTCRtpCodingParameters::default() };
-    let encoding = RTCRtpEncodingParameters {
-        rtp_coding_parameters: coding,
-        codec,
-        ..RTCRtpEncodingParameters::default()
-    };
-    let (stream, id) = ("dealer".to_owned(), format!("dealer-{label}"));
-    MediaStreamTrack::new(stream, id, label.to_owned(), kind, vec![encoding])
 }
 
 /// A hint for the person at the terminal, for errors that have an obvious next step.
@@ -401,24 +270,5 @@ pub fn hint(error: &PeerError) -> Option<&'static str> {
         },
         PeerError::Timeout => Some("open the gateway's UDP media port (default 8443)"),
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dealer::picture::Picture;
-    use crate::dealer::video::VideoEncoder;
-
-    #[test]
-    fn a_keyframe_is_cut_into_payloads_of_at_most_1200_bytes() {
-        let mut picture = Picture::new("demo", 1280, 720).unwrap();
-        let mut encoder = VideoEncoder::new(30, 1_800_000, 1).unwrap();
-        let unit = encoder.encode(picture.draw(1_700_000_000_000), true).unwrap().unwrap();
-        let mut payloader = H264Payloader::default();
-        let payloads = payloader.payload(MAX_PAYLOAD, &Bytes::from(unit.data)).unwrap();
-        assert!(payloads.len() > 10, "{} packets", payloads.len());
-        assert!(payloads.iter().all(|payload| payload.len() <= MAX_PAYLOAD));
-        assert_eq!(payloads[0][0] & 0x1f, 24, "parameter sets travel in a STAP-A");
     }
 }

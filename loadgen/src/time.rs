@@ -22,6 +22,13 @@ pub fn ntp_from_micros(micros: i64) -> u64 {
     ((micros / 1_000_000 + NTP_UNIX_OFFSET) << 32) | fraction
 }
 
+/// A 64-bit NTP timestamp as microseconds since the Unix epoch.
+pub fn micros_from_ntp(ntp: u64) -> i64 {
+    let seconds = (ntp >> 32) as i64 - NTP_UNIX_OFFSET as i64;
+    let fraction = ((ntp & 0xffff_ffff) * 1_000_000) >> 32;
+    seconds * 1_000_000 + fraction as i64
+}
+
 /// Calendar date (year, month, day) of a day counted from 1970-01-01, in the
 /// proleptic Gregorian calendar, by eras of 400 years that start on 1 March.
 pub fn civil_date(days: i64) -> (i64, u32, u32) {
@@ -44,6 +51,8 @@ mod tests {
     #[test]
     fn ntp_of_the_unix_epoch_and_a_half_second() {
         assert_eq!(ntp_from_micros(0), NTP_UNIX_OFFSET << 32);
+        let micros = 1_700_000_000_123_456;
+        assert!((micros_from_ntp(ntp_from_micros(micros)) - micros).abs() <= 1);
         assert_eq!(ntp_from_micros(500_000), (NTP_UNIX_OFFSET << 32) | 0x8000_0000);
     }
 

@@ -78,9 +78,30 @@ pub async fn negotiate(
     token: Option<&str>,
     offer: String,
 ) -> Result<(Session, String), SignalError> {
+    negotiate_with(&client(url)?, url, token, offer).await
+}
+
+/// An HTTP client for signalling, with its own pool of connections.
+///
+/// # Errors
+/// [`SignalError::Http`], naming `url`, when TLS cannot be set up.
+pub fn client(url: &str) -> Result<Client, SignalError> {
+    let http = |source| SignalError::Http { url: url.to_owned(), source };
+    Client::builder().timeout(TIMEOUT).build().map_err(http)
+}
+
+/// [`negotiate`] over the connections of `client`.
+///
+/// # Errors
+/// Any [`SignalError`].
+pub async fn negotiate_with(
+    client: &Client,
+    url: &str,
+    token: Option<&str>,
+    offer: String,
+) -> Result<(Session, String), SignalError> {
     let endpoint = parse(url)?;
     let http = |source| SignalError::Http { url: url.to_owned(), source };
-    let client = Client::builder().timeout(TIMEOUT).build().map_err(http)?;
     let mut request = client
         .post(endpoint.clone())
         .header(CONTENT_TYPE, "application/sdp")
@@ -97,7 +118,7 @@ pub async fn negotiate(
     let resource = location
         .and_then(|location| response.url().join(location).ok())
         .ok_or_else(|| SignalError::NoLocation(url.to_owned()))?;
-    let session = Session { client, resource, token: token.map(str::to_owned) };
+    let session = Session { client: client.clone(), resource, token: token.map(str::to_owned) };
     match read_body(response).await {
         Ok(Some(answer)) => Ok((session, answer)),
         Ok(None) => Err(SignalError::TooLong(url.to_owned())),

@@ -85,6 +85,13 @@ impl Process {
         Self::spawn("aiortc", &mut command)
     }
 
+    /// A WHEP server on aiortc that sends `codec`; its first report names its port.
+    pub fn aiortc_whep(codec: &str) -> Self {
+        let mut command = Command::new(python());
+        command.arg(root().join("tests/clients/aiortc_whep.py")).arg(codec);
+        Self::spawn("aiortc", &mut command)
+    }
+
     /// Process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -1,4 +1,5 @@
 //! A WHIP/WHEP server of a hundred lines, on the `webrtc` crate.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,0 +1,70 @@
+//! Words to the terminal: standard error for people, one line that is rewritten.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use railbird_loadgen::crowd::live::Live;
+use tokio::task::JoinHandle;
+
+const WIDTH: usize = 24;
+const EVERY: Duration = Duration::from_millis(500);
+
+/// Writes to standard error; a closed terminal is no reason to stop.
+pub fn say(text: &str) {
+    let mut out = std::io::stderr();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Whether a person looks at standard error.
+pub fn has_audience() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// Shows a crowd of `viewers` on a terminal until aborted.
+pub fn show(live: Arc<Live>, viewers: usize) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(EVERY);
+        let (mut last, mut at) = (live.counts(), Instant::now());
+        while has_audience() {
+            tick.tick().await;
+            let counts = live.counts();
+            let seconds = at.elapsed().as_secs_f64().max(1e-3);
+            let settled = (counts.first_frames + counts.refused).min(viewers as u64) as usize;
+            let filled = (settled * WIDTH).checked_div(viewers).unwrap_or(WIDTH);
+            say(&format!(
+                "\r[{}{}] {} connected, {} with picture, {} refused, {} ended, {:.0} Mbit/s   ",
+                "#".repeat(filled),
+                ".".repeat(WIDTH - filled),
+                counts.connected,
+                counts.first_frames,
+                counts.refused,
+                counts.ended,
+                (counts.bytes - last.bytes) as f64 * 8.0 / 1e6 / seconds,
+            ));
+            (last, at) = (counts, Instant::now());
+        }
+    })
+}
+
+/// Ends the line that [`show`] rewrites.
+pub fn end(shown: &JoinHandle<()>) {
+    shown.abort();
+    if has_audience() {
+        say("\n");
+    }
+}
+
+/// Resolves after `duration`, if any, or at Ctrl-C.
+pub async fn over(duration: Option<Duration>) {
+    let timer = async {
+        match duration {
+            Some(duration) => tokio::time::sleep(duration).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = timer => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
