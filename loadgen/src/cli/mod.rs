@@ -4,6 +4,7 @@
 //! usage or when there was nothing to measure, with a hint where there is one.
 
 mod decode;
+mod hostile;
 mod impair;
 mod progress;
 mod publish;
@@ -44,6 +45,9 @@ enum Command {
     Watch(watch::Args),
     /// Let many viewers join at once, and report how soon they saw a picture.
     Storm(storm::Args),
+    /// Attack a server of your own with viewers that misbehave, and report what the
+    /// good ones beside them saw.
+    Hostile(hostile::Args),
     /// Put a bad network between two UDP endpoints.
     Impair(impair::Args),
 }
@@ -60,6 +64,7 @@ pub fn run() -> ExitCode {
             Command::Publish(args) => publish::run(args).await,
             Command::Watch(args) => watch::run(args).await,
             Command::Storm(args) => storm::run(args).await,
+            Command::Hostile(args) => hostile::run(args).await,
             Command::Impair(args) => impair::run(args).await,
         }
     });

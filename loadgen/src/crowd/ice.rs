@@ -46,6 +46,34 @@ pub struct Credentials {
     pub remote_pwd: String,
 }
 
+impl Credentials {
+    /// A binding request that nominates its path (RFC 8445 §7.2.2).
+    pub(super) fn request(
+        &self,
+        id: TransactionId,
+        tie_breaker: u64,
+        crypto: &dyn RTCCrypto,
+    ) -> Option<Vec<u8>> {
+        let raw = |typ, value: Vec<u8>| RawAttribute { typ, length: 0, value };
+        let username = format!("{}:{}", self.remote_ufrag, self.local_ufrag);
+        let mut message = Message::new();
+        let built = message.build(&[
+            Box::new(BINDING_REQUEST),
+            Box::new(id),
+            Box::new(TextAttribute::new(ATTR_USERNAME, username)),
+            Box::new(raw(ATTR_PRIORITY, PRIORITY.to_be_bytes().to_vec())),
+            Box::new(raw(ATTR_ICE_CONTROLLING, tie_breaker.to_be_bytes().to_vec())),
+            Box::new(raw(ATTR_USE_CANDIDATE, Vec::new())),
+            Box::new(MessageIntegrity::new_short_term_integrity_with_provider(
+                self.remote_pwd.clone(),
+                crypto,
+            )),
+            Box::new(FINGERPRINT),
+        ]);
+        built.ok().map(|()| message.raw)
+    }
+}
+
 /// What a STUN message led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -146,31 +174,12 @@ impl Agent {
 
     fn check(&mut self, now: Instant, to: SocketAddr, crypto: &dyn RTCCrypto) {
         let id = TransactionId::new();
-        let c = &self.credentials;
-        let raw = |typ, value: Vec<u8>| RawAttribute { typ, length: 0, value };
-        let mut message = Message::new();
-        let built = message.build(&[
-            Box::new(BINDING_REQUEST),
-            Box::new(id),
-            Box::new(TextAttribute::new(
-                ATTR_USERNAME,
-                format!("{}:{}", c.remote_ufrag, c.local_ufrag),
-            )),
-            Box::new(raw(ATTR_PRIORITY, PRIORITY.to_be_bytes().to_vec())),
-            Box::new(raw(ATTR_ICE_CONTROLLING, self.random.to_be_bytes().to_vec())),
-            Box::new(raw(ATTR_USE_CANDIDATE, Vec::new())),
-            Box::new(MessageIntegrity::new_short_term_integrity_with_provider(
-                c.remote_pwd.clone(),
-                crypto,
-            )),
-            Box::new(FINGERPRINT),
-        ]);
-        if built.is_ok() {
+        if let Some(request) = self.credentials.request(id, self.random, crypto) {
             if self.pending.len() >= PENDING {
                 self.pending.pop_front();
             }
             self.pending.push_back(Request { id, to, sent: now });
-            self.out.push_back((to, message.raw));
+            self.out.push_back((to, request));
         }
     }
 

@@ -14,6 +14,7 @@
 pub mod answer;
 pub mod frames;
 pub mod header;
+pub mod hostile;
 pub mod ice;
 pub mod join;
 pub mod keyframe;
@@ -385,7 +386,7 @@ fn cost(before: Usage, after: Usage, seconds: f64, packets: u64, bytes: u64) -> 
     }
 }
 
-async fn delete_all(sessions: Vec<Session>) {
+pub(crate) async fn delete_all(sessions: Vec<Session>) {
     let exchanges = Arc::new(Semaphore::new(EXCHANGES));
     let mut deletes = JoinSet::new();
     for session in sessions {

@@ -8,6 +8,7 @@
 //! each, `poll_transmit` until it returns `None`.
 
 mod feedback;
+mod insider;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
