@@ -169,6 +169,7 @@ fn scrape_egress(scrape: &mut Scrape, registry: &Registry) {
         }
         scrape.count(&names::KEYFRAME_REQUESTS, &[table, "asked"], counts.keyframes_asked);
         scrape.count(&names::KEYFRAME_REQUESTS, &[table, "replayed"], counts.replays);
+        scrape.count(&names::KEYFRAME_REQUESTS, &[table, "refused"], counts.keyframes_refused);
         scrape.count(&names::KEYFRAME_REQUESTS, &[table, "forwarded"], plis(&stream));
     }
 }

@@ -48,6 +48,8 @@ egress! {
     resend_refused,
     /// Keyframes that viewers asked for.
     keyframes_asked,
+    /// Requests of viewers that ask for keyframes all the time, ignored.
+    keyframes_refused,
     /// Times that a viewer asked for a keyframe at its start and was sent the GOP again.
     replays,
     /// Times that a viewer was too late, or overtaken by the ring, and was taken to a

@@ -80,7 +80,7 @@ families! {
     VIEWER_NACKS Counter "railbird_viewer_nacks_total" ["table"] "Packets that viewers asked for again.";
     RESENDS Counter "railbird_resends_total" ["table", "result"] "Packets that viewers asked for again, by what came of it.";
     LAYER_SWITCHES Counter "railbird_layer_switches_total" ["table", "reason"] "Changes of the layer that a viewer is sent, pauses and resumptions of its video among them.";
-    KEYFRAME_REQUESTS Counter "railbird_keyframe_requests_total" ["table", "direction"] "Keyframe requests: asked by viewers, answered with the GOP at their start (replayed), forwarded to publishers.";
+    KEYFRAME_REQUESTS Counter "railbird_keyframe_requests_total" ["table", "direction"] "Keyframe requests: asked by viewers, answered with the GOP at their start (replayed), ignored because a viewer asks all the time (refused), forwarded to publishers.";
     MEDIA_RTT Histogram "railbird_media_rtt_seconds" ["transport"] "Round-trip times from viewers' receiver reports.";
 
     MEDIA_DATAGRAMS Counter "railbird_media_datagrams_received_total" [] "Datagrams received on the media port.";

@@ -69,6 +69,9 @@ pub enum StunReject {
     /// Another peer has proven lately that the address is its own.
     #[error("address of another peer")]
     AddressTaken,
+    /// More requests for one session than any peer has reason to send.
+    #[error("too many requests")]
+    Flood,
 }
 
 impl StunReject {
@@ -82,6 +85,7 @@ impl StunReject {
             Self::UnknownUfrag => "stun_unknown_ufrag",
             Self::WrongIntegrity => "stun_wrong_integrity",
             Self::AddressTaken => "stun_address_taken",
+            Self::Flood => "stun_flood",
         }
     }
 }

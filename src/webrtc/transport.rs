@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::budget::{Allowance, Budget};
 use super::dtls::{Dtls, DtlsError, DtlsIdentity, DtlsOutcome, DtlsRole, Fingerprint, SrtpKeys};
 use super::ice_lite::{Binding, BindingRequest, IceCredentials, StunReject};
 use super::srtp::{MAX_RTCP_OVERHEAD, OpenError, Profile, Sealer};
@@ -20,6 +21,18 @@ pub const MAX_PATHS: usize = 8;
 /// A path is its peer's alone for this long after a proof. Peers prove theirs every
 /// few seconds (RFC 7675 §5.1), so that nobody takes it from them with a forged source.
 const PATH_HOLD: Duration = Duration::from_secs(10);
+/// Binding requests looked at from addresses that have not proven themselves: each costs
+/// two HMACs. A peer that gathers candidates sends one in 50 ms (RFC 8445 §14.2), and for
+/// each pair no more than until the first answer.
+const NEW_CHECKS: Allowance = Allowance { burst: 64, every: Duration::from_millis(100) };
+/// The same from proven addresses. Apart, so that whoever learns a user fragment and
+/// floods it cannot take the peer's consent from it.
+const PATH_CHECKS: Allowance = Allowance { burst: 128, every: Duration::from_millis(10) };
+/// Changes of the path that media takes: as many as a phone between two networks makes.
+/// Past it the new path is validated and the media stays, until the peer nominates the
+/// path again. So a viewer can neither have its stream sprayed over the network nor have
+/// the engine redirect it all the time.
+const MOVES: Allowance = Allowance { burst: 8, every: Duration::from_secs(1) };
 /// Datagrams waiting to be sent; a flight of DTLS has about six. Past it the oldest
 /// is dropped, and the peer retransmits.
 const MAX_OUTBOX: usize = 64;
@@ -95,6 +108,15 @@ pub struct ProvenBinding {
     current: bool,
 }
 
+/// What came of a proven binding request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// The address that was forgotten to make room.
+    pub forgotten: Option<SocketAddr>,
+    /// The path was nominated, and the media stays where it is: the peer moves too often.
+    pub stayed: bool,
+}
+
 /// The transport of one peer. owner: the session's worker.
 pub struct Transport {
     identity: Arc<DtlsIdentity>,
@@ -106,6 +128,9 @@ pub struct Transport {
     last_consent: Instant,
     paths: VecDeque<Path>,
     selected: Option<Route>,
+    new_checks: Budget,
+    path_checks: Budget,
+    moves: Budget,
     dtls: Dtls,
     srtp: Option<Box<SrtpKeys>>,
     outbox: VecDeque<(Route, Vec<u8>)>,
@@ -130,6 +155,9 @@ impl Transport {
             last_consent: now,
             paths: VecDeque::new(),
             selected: None,
+            new_checks: Budget::default(),
+            path_checks: Budget::default(),
+            moves: Budget::default(),
             srtp: None,
             outbox: VecDeque::new(),
             state: TransportState::Connecting,
@@ -174,10 +202,19 @@ impl Transport {
     /// # Errors
     /// [`StunReject`]; the sender has proven nothing then.
     pub fn authenticate(
-        &self,
+        &mut self,
+        now: Instant,
         request: BindingRequest,
         route: Route,
     ) -> Result<ProvenBinding, StunReject> {
+        let proven = self.paths.iter().any(|path| path.route.peer == route.peer);
+        let within = match proven {
+            true => self.path_checks.take(now, PATH_CHECKS),
+            false => self.new_checks.take(now, NEW_CHECKS),
+        };
+        if !within {
+            return Err(StunReject::Flood);
+        }
         let at = self
             .credentials
             .iter()
@@ -188,9 +225,8 @@ impl Transport {
         Ok(ProvenBinding { binding, route, current: at == 0 })
     }
 
-    /// Answers a binding request of a proven sender and takes its path in; returns the
-    /// address that was forgotten to make room.
-    pub fn accept(&mut self, now: Instant, proven: ProvenBinding) -> Option<SocketAddr> {
+    /// Answers a binding request of a proven sender and takes its path in.
+    pub fn accept(&mut self, now: Instant, proven: ProvenBinding) -> Accepted {
         let ProvenBinding { binding, route, current } = proven;
         if current {
             self.credentials.truncate(1);
@@ -198,14 +234,12 @@ impl Transport {
         self.last_consent = now;
         self.send(route, binding.reply);
         let forgotten = self.add_path(now, route);
-        if binding.nominates {
-            self.selected = Some(route);
-        }
+        let stayed = binding.nominates && !self.select(now, route);
         if let Err(error) = self.dtls.start(now) {
             self.end(TransportEnd::Handshake(error));
         }
         self.collect_dtls();
-        forgotten
+        Accepted { forgotten, stayed }
     }
 
     /// Whether the peer has proven itself from `address` lately, so that nobody else
@@ -309,6 +343,16 @@ impl Transport {
             TransportState::Connecting => self.created + self.timeouts.connect,
             _ => self.last_consent + self.timeouts.consent,
         }
+    }
+
+    /// Has media take a nominated path; false when the peer moves too often.
+    fn select(&mut self, now: Instant, route: Route) -> bool {
+        let moves = self.selected.is_some_and(|selected| selected.peer != route.peer);
+        let follows = !moves || self.moves.take(now, MOVES);
+        if follows {
+            self.selected = Some(route);
+        }
+        follows
     }
 
     fn add_path(&mut self, now: Instant, route: Route) -> Option<SocketAddr> {

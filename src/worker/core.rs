@@ -152,6 +152,9 @@ impl<S: DatagramSink> Core<S> {
             };
         };
         let Some(peer) = self.peers.get_mut(key) else { return };
+        if let Some(reason) = peer.refuses(now, class) {
+            return self.stats.reject(reason);
+        }
         match class {
             Class::Dtls => {
                 if !peer.transport.handle_dtls(now, bytes) {
@@ -174,8 +177,9 @@ impl<S: DatagramSink> Core<S> {
             Ok(request) => request,
             Err(reject) => return self.stats.reject(reject.as_str()),
         };
-        let key = match self.by_ufrag.get(request.local_ufrag()) {
-            Some(key) => *key,
+        let known = self.by_ufrag.get(request.local_ufrag()).copied();
+        let key = match known {
+            Some(key) => key,
             None => match self.shared.directory.claim(request.local_ufrag(), self.index) {
                 Claim::New(session) => self.take_in(*session),
                 Claim::Owned(owner) if owner != self.index && fresh => {
@@ -188,6 +192,10 @@ impl<S: DatagramSink> Core<S> {
         };
         if let Err(reject) = self.take_binding(now, key, request, from) {
             self.stats.reject(reject.as_str());
+            if known.is_some() {
+                // Nothing has changed. A session just taken in must get its timer.
+                return;
+            }
         }
         self.settle(now, key);
     }
@@ -201,8 +209,8 @@ impl<S: DatagramSink> Core<S> {
         request: BindingRequest,
         route: Route,
     ) -> Result<(), StunReject> {
-        let Some(peer) = self.peers.get(key) else { return Ok(()) };
-        let (id, proven) = (peer.id, peer.transport.authenticate(request, route)?);
+        let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };
+        let (id, proven) = (peer.id, peer.transport.authenticate(now, request, route)?);
         let from = route.peer;
         let holder = self.by_address.get(&from).copied();
         if holder != Some(key)
@@ -222,7 +230,11 @@ impl<S: DatagramSink> Core<S> {
             self.by_address.insert(from, key);
         }
         let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };
-        if let Some(old) = peer.transport.accept(now, proven) {
+        let accepted = peer.transport.accept(now, proven);
+        if accepted.stayed {
+            self.stats.reject("stun_too_many_moves");
+        }
+        if let Some(old) = accepted.forgotten {
             if self.by_address.get(&old) == Some(&key) {
                 self.by_address.remove(&old);
             }

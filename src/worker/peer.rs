@@ -16,6 +16,8 @@ use crate::ingest::whip::{ReceiverSettings, WhipPublisher};
 use crate::net::udp::{DatagramSink, Traffic};
 use crate::qos::Transport as AudienceTransport;
 use crate::route::Route;
+use crate::webrtc::budget::{Allowance, Budget};
+use crate::webrtc::classify::Class;
 use crate::webrtc::negotiated::SendTrack;
 use crate::webrtc::rtcp;
 use crate::webrtc::transport::{Transport, TransportState};
@@ -29,6 +31,10 @@ pub(super) struct Outlet<'a, S> {
 
 /// Sender reports come this often (RFC 3550 §6.2 allows less than 5 s with rtcp-rsize).
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// RTCP packets of a peer that are opened. A receiver that loses a fifth of 8 Mbit/s
+/// sends about 250 in a second; what is beyond it is dropped before it costs anything.
+const RTCP_PACKETS: Allowance = Allowance { burst: 500, every: Duration::from_millis(2) };
 
 /// A viewer on its way to its seat.
 pub(super) struct Arrival {
@@ -77,6 +83,9 @@ pub(super) struct Peer {
     pub(super) scheduled: Option<Instant>,
     /// SRTP was established.
     pub(super) greeted: bool,
+    /// Only packets that are authentic take from it, so that nobody can use it up by
+    /// forging the peer's address.
+    rtcp_budget: Budget,
 }
 
 impl Peer {
@@ -122,7 +131,17 @@ impl Peer {
                 Role::Publisher(Box::new(publisher))
             }
         };
-        Self { id, table, created, transport, role, ufrags, scheduled: None, greeted: false }
+        Self {
+            id,
+            table,
+            created,
+            transport,
+            role,
+            ufrags,
+            scheduled: None,
+            greeted: false,
+            rtcp_budget: Budget::default(),
+        }
     }
 
     /// Once connected: announces the session, and puts a viewer among its stream's.
@@ -215,6 +234,15 @@ impl Peer {
         }
     }
 
+    /// Why a packet of this class is dropped before anything is done for it, if it is.
+    pub(super) fn refuses(&self, now: Instant, class: Class) -> Option<&'static str> {
+        match (&self.role, class) {
+            (Role::Viewer(_), Class::Rtp) => Some("rtp_unexpected"),
+            (_, Class::Rtcp) if !self.rtcp_budget.has(now, RTCP_PACKETS) => Some("rtcp_flood"),
+            _ => None,
+        }
+    }
+
     pub(super) fn handle_rtp(&mut self, now: Instant, packet: &mut [u8], stats: &WorkerStats) {
         let len = match self.transport.open_rtp(packet) {
             Ok(len) => len,
@@ -242,6 +270,7 @@ impl Peer {
             Ok(len) => len,
             Err(error) => return outlet.stats.reject(error.as_str()),
         };
+        self.rtcp_budget.spend(now, RTCP_PACKETS);
         let Ok(messages) = rtcp::parse(&packet[..len]) else {
             return outlet.stats.reject("rtcp_malformed");
         };

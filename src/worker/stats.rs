@@ -78,7 +78,7 @@ counters! {
 }
 
 /// The closed set of reasons for which input of the media port is dropped.
-pub const REJECT_REASONS: [&str; 26] = [
+pub const REJECT_REASONS: [&str; 29] = [
     "unclassified",
     "oversized",
     "unknown_peer",
@@ -89,6 +89,8 @@ pub const REJECT_REASONS: [&str; 26] = [
     "stun_unknown_ufrag",
     "stun_wrong_integrity",
     "stun_address_taken",
+    "stun_flood",
+    "stun_too_many_moves",
     "dtls_refused",
     "srtp_malformed",
     "srtp_replayed",
@@ -104,6 +106,7 @@ pub const REJECT_REASONS: [&str; 26] = [
     "rtp_too_many_ssrcs",
     "rtp_replaced_ssrc",
     "rtcp_malformed",
+    "rtcp_flood",
     "other",
 ];
 

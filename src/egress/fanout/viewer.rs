@@ -16,12 +16,20 @@ use crate::net::udp::DatagramSink;
 use crate::route::Route;
 use crate::rtp::extensions::{AbsSendTime, PlayoutDelay};
 use crate::time::Utc;
+use crate::webrtc::budget::{Allowance, Budget};
 use crate::webrtc::negotiated::SendTrack;
 use crate::webrtc::rtcp::{CompoundBuilder, ReportBlock, Rtcp, SenderReport, round_trip};
 use crate::webrtc::srtp::Sealer;
 
 /// Sequence numbers answered in one RTCP packet; the rest is asked for again.
 const MAX_RESENDS_PER_PACKET: usize = 256;
+
+/// Keyframes that a viewer may ask for: they cost the publisher bits and all viewers
+/// picture. Past it a viewer waits like the others for the next one.
+const KEYFRAME_REQUESTS: Allowance = Allowance { burst: 5, every: Duration::from_secs(2) };
+/// Between two round-trip times taken from one viewer's reports, so that nobody makes
+/// up what the metrics say of all.
+const RTT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The time of a pass, in every form that packets need.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +100,8 @@ pub(super) struct Viewer {
     selection: Selection,
     pub(super) peer: usize,
     quality: ViewerQuality,
+    rtt_at: Option<Instant>,
+    keyframe_budget: Budget,
     cname: String,
 }
 
@@ -137,6 +147,8 @@ impl Viewer {
             selection,
             peer: spec.peer,
             quality: ViewerQuality::default(),
+            rtt_at: None,
+            keyframe_budget: Budget::default(),
             cname: spec.cname,
         }
     }
@@ -207,15 +219,7 @@ impl Viewer {
                     }
                 }
                 Rtcp::Pli { media_ssrc } | Rtcp::Fir { media_ssrc } => {
-                    let track = self.track_mut(*media_ssrc);
-                    let Some(track) = track.filter(|track| !track.is_paused()) else { continue };
-                    let ring = source.ring(track.layer);
-                    if ring.is_some_and(|ring| track.replay(ring, context.now)) {
-                        counts.replays += 1;
-                    } else {
-                        let layer = track.layer;
-                        source.ask_for_keyframe(context.now, layer, counts);
-                    }
+                    self.wants_keyframe(*media_ssrc, source, context, counts);
                 }
                 Rtcp::ReceptionReport(report) => {
                     rtt = self.take_report(&report.block, context).or(rtt);
@@ -265,17 +269,38 @@ impl Viewer {
         self.selection.choose_soon();
     }
 
+    /// Answers a PLI or FIR: with the GOP, or by asking the publisher.
+    fn wants_keyframe(
+        &mut self,
+        media_ssrc: u32,
+        source: &mut Source,
+        context: &PassContext,
+        counts: &mut EgressCounts,
+    ) {
+        let track = self.tracks.iter_mut().find(|track| track.params.ssrc == media_ssrc);
+        let Some(track) = track.filter(|track| !track.is_paused()) else { return };
+        if !self.keyframe_budget.take(context.now, KEYFRAME_REQUESTS) {
+            counts.keyframes_refused += 1;
+            return;
+        }
+        if source.ring(track.layer).is_some_and(|ring| track.replay(ring, context.now)) {
+            counts.replays += 1;
+        } else {
+            source.ask_for_keyframe(context.now, track.layer, counts);
+        }
+    }
+
     fn take_report(&mut self, block: &ReportBlock, context: &PassContext) -> Option<Duration> {
         let ssrc = block.source_ssrc;
         let track = self.tracks.iter().position(|track| track.params.ssrc == ssrc)?;
         self.selection.handle_loss(context.now, track, block.fraction_lost);
         self.quality.loss = f64::from(block.fraction_lost) / 256.0;
+        let recent = |at| context.now.saturating_duration_since(at) < RTT_INTERVAL;
+        if self.rtt_at.is_some_and(recent) {
+            return None;
+        }
         let rtt = round_trip(context.utc, block)?;
-        self.quality.rtt = Some(rtt);
+        (self.quality.rtt, self.rtt_at) = (Some(rtt), Some(context.now));
         Some(rtt)
-    }
-
-    fn track_mut(&mut self, ssrc: u32) -> Option<&mut ViewerTrack> {
-        self.tracks.iter_mut().find(|track| track.params.ssrc == ssrc)
     }
 }

@@ -13,7 +13,7 @@ use crate::webrtc::srtp::Profile;
 use crate::worker::SessionKind;
 
 /// A publisher and a viewer that has media.
-fn on_air(world: &mut World, options: &Options) -> (usize, usize) {
+pub(super) fn on_air(world: &mut World, options: &Options) -> (usize, usize) {
     let publisher = world.publish(options);
     world.run_until_connected(publisher);
     world.run_for(millis(500));
@@ -24,7 +24,7 @@ fn on_air(world: &mut World, options: &Options) -> (usize, usize) {
     (publisher, viewer)
 }
 
-fn newest_age(world: &World, viewer: usize) -> Duration {
+pub(super) fn newest_age(world: &World, viewer: usize) -> Duration {
     let newest = world.clients[viewer].video().packets.values().map(|got| got.at).max();
     world.now - newest.unwrap()
 }
@@ -105,7 +105,7 @@ fn a_session_whose_peer_never_comes_is_swept() {
 }
 
 /// A binding request as the client behind `local` would send it (RFC 8445 §7.2.2).
-fn binding_request(local: &IceCredentials, nominate: bool) -> Vec<u8> {
+pub(super) fn binding_request(local: &IceCredentials, nominate: bool) -> Vec<u8> {
     let provider = rtc_crypto::providers::AwsLcRsProvider::default();
     use rtc_crypto::RTCCryptoProvider;
     let mut parts: Vec<Box<dyn rtc::stun::message::Setter>> = vec![
@@ -128,7 +128,7 @@ fn binding_request(local: &IceCredentials, nominate: bool) -> Vec<u8> {
 }
 
 /// The credentials in our answer to a client.
-fn local_credentials(world: &World, client: usize) -> IceCredentials {
+pub(super) fn local_credentials(world: &World, client: usize) -> IceCredentials {
     let answer = world.clients[client].answer();
     let value = |name: &str| {
         let line = answer.lines().find_map(|line| line.strip_prefix(name));
