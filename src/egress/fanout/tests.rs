@@ -18,7 +18,7 @@ use crate::rtp::RtpHeader;
 use crate::rtp::extensions::PlayoutDelay;
 use crate::time::Utc;
 use crate::webrtc::negotiated::{ExtensionIds, SendTrack};
-use crate::webrtc::rtcp::{CompoundBuilder, Rtcp, parse};
+use crate::webrtc::rtcp::{CompoundBuilder, ReceptionReport, ReportBlock, Rtcp, ntp_middle, parse};
 use crate::webrtc::srtp::{KeyingMaterial, Opener, Profile, Sealer};
 
 const SSRC: u32 = 0xcafe;
@@ -187,9 +187,9 @@ impl Rig {
         self.sent.0.split_off(before)
     }
 
-    fn report(&mut self, messages: &[Rtcp]) {
+    fn report(&mut self, messages: &[Rtcp]) -> Option<Duration> {
         let context = self.context();
-        self.stream.handle_rtcp(self.seat.unwrap(), messages, &context, &mut self.sent);
+        self.stream.handle_rtcp(self.seat.unwrap(), messages, &context, &mut self.sent)
     }
 
     /// Opens what was sent since the last call.
@@ -346,4 +346,19 @@ fn a_narrow_path_is_not_sent_the_high_layer_while_the_low_one_has_no_keyframe() 
     let after = rig.seen();
     assert!(after.len() == 22 && after[0].keyframe && after[0].layer == 0, "{after:?}");
     assert_eq!(after[0].picture_id, seen.last().unwrap().picture_id + 1);
+}
+
+#[test]
+fn a_viewer_is_asked_for_its_round_trip_time_twice_a_second_at_most() {
+    let mut rig = Rig::new(true);
+    let mut samples = 0;
+    for _ in 0..100 {
+        let last_sr = ntp_middle(rig.context().utc.to_ntp()).wrapping_sub(1 << 16);
+        let block = ReportBlock { source_ssrc: SSRC, last_sr, ..ReportBlock::default() };
+        let report = Rtcp::ReceptionReport(ReceptionReport { reporter_ssrc: 1, block });
+        samples += usize::from(rig.report(std::slice::from_ref(&report)).is_some());
+        samples += usize::from(rig.report(&[report]).is_some());
+        rig.now += Duration::from_millis(20);
+    }
+    assert_eq!(samples, 4);
 }
