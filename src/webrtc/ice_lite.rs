@@ -7,10 +7,10 @@
 
 use std::net::SocketAddr;
 
-use rtc::stun::attributes::{ATTR_MESSAGE_INTEGRITY, ATTR_USE_CANDIDATE, ATTR_USERNAME};
+use rtc::stun::attributes::{ATTR_MESSAGE_INTEGRITY, ATTR_USE_CANDIDATE};
 use rtc::stun::fingerprint::FINGERPRINT;
 use rtc::stun::integrity::MessageIntegrity;
-use rtc::stun::message::{BINDING_REQUEST, BINDING_SUCCESS, Message};
+use rtc::stun::message::{BINDING_SUCCESS, Message};
 use rtc::stun::xoraddr::XorMappedAddress;
 use rtc_crypto::RTCCryptoProvider;
 
@@ -18,6 +18,13 @@ use rtc_crypto::RTCCryptoProvider;
 const MAX_LEN: usize = 548;
 /// HMAC-SHA1 (RFC 8489 §14.5).
 const INTEGRITY_LEN: usize = 20;
+/// Type, length, cookie and transaction id (RFC 8489 §5).
+const HEADER_LEN: usize = 20;
+const MAGIC_COOKIE: [u8; 4] = 0x2112_a442_u32.to_be_bytes();
+const BINDING_REQUEST_TYPE: u16 = 0x0001;
+/// Attribute types (RFC 8489 §18.3).
+const USERNAME_TYPE: u16 = 0x0006;
+const INTEGRITY_TYPE: u16 = 0x0008;
 /// USERNAME is `local:remote`, each at most 256 characters (RFC 8839 §5.4).
 const MAX_USERNAME: usize = 513;
 
@@ -90,69 +97,63 @@ impl StunReject {
     }
 }
 
-/// A well-formed binding request whose sender is not yet proven.
-pub struct BindingRequest {
-    message: Message,
-    username: String,
-    local_len: usize,
+/// A binding request that looks well-formed and whose sender is not yet proven. It
+/// borrows the datagram: a flood of them allocates nothing.
+#[derive(Clone, Copy)]
+pub struct BindingRequest<'a> {
+    datagram: &'a [u8],
+    local_ufrag: &'a str,
 }
 
-impl BindingRequest {
-    /// Parses a datagram that looks like STUN (RFC 8489 §5). Costs no cryptography.
+impl<'a> BindingRequest<'a> {
+    /// Finds whose request a datagram that looks like STUN is (RFC 8489 §5). Costs no
+    /// cryptography and no memory.
     ///
     /// # Errors
     /// [`StunReject`]; such a datagram gets no answer, so that the port does not amplify.
-    pub fn parse(datagram: &[u8]) -> Result<Self, StunReject> {
+    pub fn parse(datagram: &'a [u8]) -> Result<Self, StunReject> {
         if datagram.len() > MAX_LEN {
             return Err(StunReject::Oversized);
         }
-        let mut message = Message { raw: datagram.to_vec(), ..Message::default() };
-        message.decode().map_err(|_| StunReject::Malformed)?;
-        if message.typ != BINDING_REQUEST {
+        let (header, body) = datagram.split_at_checked(HEADER_LEN).ok_or(StunReject::Malformed)?;
+        let message_type = u16::from_be_bytes([header[0], header[1]]);
+        let len = usize::from(u16::from_be_bytes([header[2], header[3]]));
+        let body = body.get(..len).ok_or(StunReject::Malformed)?;
+        if header[4..8] != MAGIC_COOKIE {
+            return Err(StunReject::Malformed);
+        }
+        if message_type != BINDING_REQUEST_TYPE {
             return Err(StunReject::NotRequest);
         }
-        // What stands behind MESSAGE-INTEGRITY is not under it (RFC 8489 §14.5).
-        let covered = message
-            .attributes
-            .0
-            .iter()
-            .position(|attribute| attribute.typ == ATTR_MESSAGE_INTEGRITY)
-            .ok_or(StunReject::NoCredentials)?;
-        let integrity = &message.attributes.0[covered].value;
-        let username = message.attributes.0[..covered]
-            .iter()
-            .find(|attribute| attribute.typ == ATTR_USERNAME)
-            .map(|attribute| attribute.value.clone())
-            .ok_or(StunReject::NoCredentials)?;
-        if integrity.len() != INTEGRITY_LEN || username.len() > MAX_USERNAME {
-            return Err(StunReject::NoCredentials);
-        }
-        let username = String::from_utf8(username).map_err(|_| StunReject::NoCredentials)?;
-        let local_len = username.find(':').ok_or(StunReject::NoCredentials)?;
-        Ok(Self { message, username, local_len })
+        let username = covered_username(body)?;
+        let username = std::str::from_utf8(username).map_err(|_| StunReject::NoCredentials)?;
+        let (local_ufrag, _) = username.split_once(':').ok_or(StunReject::NoCredentials)?;
+        Ok(Self { datagram, local_ufrag })
     }
 
     /// The user fragment of our side: it names the session.
-    pub fn local_ufrag(&self) -> &str {
-        &self.username[..self.local_len]
+    pub fn local_ufrag(&self) -> &'a str {
+        self.local_ufrag
     }
 
     /// Proves that the sender knows `pwd` (RFC 8489 §9.1.3) and gives the answer.
     ///
     /// # Errors
-    /// [`StunReject::WrongIntegrity`].
+    /// [`StunReject::WrongIntegrity`], or [`StunReject::Malformed`] for what shows only now.
     pub fn authenticate(
-        mut self,
+        self,
         pwd: &str,
         from: SocketAddr,
         crypto: &dyn RTCCryptoProvider,
     ) -> Result<Binding, StunReject> {
-        MessageIntegrity::check(&mut self.message, pwd.as_bytes(), crypto.crypto())
+        let mut message = Message { raw: self.datagram.to_vec(), ..Message::default() };
+        message.decode().map_err(|_| StunReject::Malformed)?;
+        MessageIntegrity::check(&mut message, pwd.as_bytes(), crypto.crypto())
             .map_err(|_| StunReject::WrongIntegrity)?;
         let covered = |typ| typ != ATTR_MESSAGE_INTEGRITY;
-        let end = self.message.attributes.0.iter().take_while(|a| covered(a.typ)).count();
-        self.message.attributes.0.truncate(end);
-        let nominates = self.message.contains(ATTR_USE_CANDIDATE);
+        let end = message.attributes.0.iter().take_while(|a| covered(a.typ)).count();
+        message.attributes.0.truncate(end);
+        let nominates = message.contains(ATTR_USE_CANDIDATE);
         let mut reply = Message::new();
         let mapped = XorMappedAddress { ip: from.ip(), port: from.port() };
         let integrity =
@@ -160,7 +161,7 @@ impl BindingRequest {
         reply
             .build(&[
                 // Copies the transaction id.
-                Box::new(self.message),
+                Box::new(message),
                 Box::new(BINDING_SUCCESS),
                 Box::new(mapped),
                 Box::new(integrity),
@@ -169,6 +170,30 @@ impl BindingRequest {
             .map_err(|_| StunReject::Malformed)?;
         Ok(Binding { reply: reply.raw, nominates })
     }
+}
+
+/// The USERNAME that stands before a MESSAGE-INTEGRITY: what stands behind that is not
+/// under it (RFC 8489 §14.5).
+fn covered_username(mut body: &[u8]) -> Result<&[u8], StunReject> {
+    let mut username = None;
+    let mut covered = None;
+    while !body.is_empty() {
+        let (head, rest) = body.split_first_chunk::<4>().ok_or(StunReject::Malformed)?;
+        let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        let padded = len.next_multiple_of(4);
+        let (value, rest) = rest.split_at_checked(padded).ok_or(StunReject::Malformed)?;
+        let value = value.get(..len).ok_or(StunReject::Malformed)?;
+        match u16::from_be_bytes([head[0], head[1]]) {
+            USERNAME_TYPE if username.is_none() => username = Some(value),
+            INTEGRITY_TYPE if covered.is_none() => {
+                let fits = value.len() == INTEGRITY_LEN;
+                covered = Some(username.filter(|name| fits && name.len() <= MAX_USERNAME));
+            }
+            _ => {}
+        }
+        body = rest;
+    }
+    covered.flatten().ok_or(StunReject::NoCredentials)
 }
 
 /// A binding request of a proven sender.
@@ -182,7 +207,8 @@ pub struct Binding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rtc::stun::message::TransactionId;
+    use rtc::stun::attributes::ATTR_USERNAME;
+    use rtc::stun::message::{BINDING_REQUEST, TransactionId};
     use rtc::stun::textattrs::TextAttribute;
     use rtc_crypto::providers::AwsLcRsProvider;
 
@@ -213,7 +239,8 @@ mod tests {
     #[test]
     fn answers_a_proven_request_with_the_mapped_address() {
         let provider = AwsLcRsProvider::default();
-        let request = BindingRequest::parse(&request(PWD)).unwrap();
+        let datagram = request(PWD);
+        let request = BindingRequest::parse(&datagram).unwrap();
         assert_eq!(request.local_ufrag(), "here");
         let binding = request.authenticate(PWD, from(), &provider).unwrap();
         assert!(!binding.nominates);
@@ -229,7 +256,8 @@ mod tests {
 
     #[test]
     fn refuses_a_wrong_password() {
-        let request = BindingRequest::parse(&request("another password......")).unwrap();
+        let datagram = request("another password......");
+        let request = BindingRequest::parse(&datagram).unwrap();
         let refused = request.authenticate(PWD, from(), &AwsLcRsProvider::default());
         assert_eq!(refused.err(), Some(StunReject::WrongIntegrity));
     }
@@ -258,6 +286,23 @@ mod tests {
             let outcome = BindingRequest::parse(&bad)
                 .and_then(|r| r.authenticate(PWD, from(), &AwsLcRsProvider::default()));
             assert!(outcome.is_err(), "bit {bit} flipped was accepted");
+        }
+    }
+
+    #[test]
+    fn whose_request_it_is_is_read_as_the_library_reads_it() {
+        let good = request(PWD);
+        for bit in 0..good.len() * 8 {
+            let mut flipped = good.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let mut message = Message { raw: flipped.clone(), ..Message::default() };
+            let decoded = message.decode().is_ok() && message.typ == BINDING_REQUEST;
+            let parsed = BindingRequest::parse(&flipped);
+            assert!(decoded || parsed.is_err(), "bit {bit}");
+            if let Ok(parsed) = parsed {
+                let name = message.get(ATTR_USERNAME).unwrap();
+                assert!(name.starts_with(parsed.local_ufrag().as_bytes()), "bit {bit}");
+            }
         }
     }
 }

@@ -204,7 +204,7 @@ impl Transport {
     pub fn authenticate(
         &mut self,
         now: Instant,
-        request: BindingRequest,
+        request: BindingRequest<'_>,
         route: Route,
     ) -> Result<ProvenBinding, StunReject> {
         let proven = self.paths.iter().any(|path| path.route.peer == route.peer);

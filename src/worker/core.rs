@@ -165,7 +165,9 @@ impl<S: DatagramSink> Core<S> {
             Class::Rtcp => {
                 let mut send =
                     Outlet { shared: &self.shared, stats: &self.stats, sink: &mut self.sink };
-                peer.handle_rtcp(now, bytes, &mut self.streams, &mut send);
+                if !peer.handle_rtcp(now, bytes, &mut self.streams, &mut send) {
+                    return;
+                }
             }
             Class::Stun => {}
         }
@@ -206,7 +208,7 @@ impl<S: DatagramSink> Core<S> {
         &mut self,
         now: Instant,
         key: usize,
-        request: BindingRequest,
+        request: BindingRequest<'_>,
         route: Route,
     ) -> Result<(), StunReject> {
         let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };

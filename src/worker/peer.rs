@@ -259,20 +259,25 @@ impl Peer {
         }
     }
 
+    /// Takes an SRTCP packet; false when it was not the peer's, and nothing has changed.
     pub(super) fn handle_rtcp<S: DatagramSink>(
         &mut self,
         now: Instant,
         packet: &mut [u8],
         streams: &mut Streams,
         outlet: &mut Outlet<'_, S>,
-    ) {
+    ) -> bool {
         let len = match self.transport.open_rtcp(packet) {
             Ok(len) => len,
-            Err(error) => return outlet.stats.reject(error.as_str()),
+            Err(error) => {
+                outlet.stats.reject(error.as_str());
+                return false;
+            }
         };
         self.rtcp_budget.spend(now, RTCP_PACKETS);
         let Ok(messages) = rtcp::parse(&packet[..len]) else {
-            return outlet.stats.reject("rtcp_malformed");
+            outlet.stats.reject("rtcp_malformed");
+            return false;
         };
         match &mut self.role {
             Role::Publisher(publisher) => publisher.handle_rtcp(now, &messages),
@@ -280,7 +285,7 @@ impl Peer {
                 let (Some(seat), Some(fanout)) =
                     (audience.seat, streams.get_mut(audience.stream.id))
                 else {
-                    return;
+                    return true;
                 };
                 let context = PassContext::new(now, outlet.shared.clock.utc(now));
                 if let Some(rtt) = fanout.handle_rtcp(seat, &messages, &context, outlet.sink) {
@@ -288,6 +293,7 @@ impl Peer {
                 }
             }
         }
+        true
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
