@@ -1,5 +1,6 @@
 //! The load generator's crowd against the built gateway and against a server of another
 //! maker: what it reports must be what happened.
+#![allow(clippy::disallowed_methods, reason = "tests wait for other processes by the clock")]
 
 mod common;
 
