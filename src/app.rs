@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -26,8 +26,9 @@ use crate::api::{admin, public};
 use crate::config::Demo;
 use crate::config::{Config, Http};
 use crate::hub::Registry;
-use crate::net::addresses::own_addresses;
+use crate::net::addresses::{self, MAX_ADDRESSES};
 use crate::net::files::raise_open_files;
+use crate::net::interfaces::Host;
 use crate::net::tcp::{Limits, Server, listen};
 use crate::net::tls::Certificate;
 use crate::qos::Metrics;
@@ -88,11 +89,13 @@ impl App {
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let (clock, metrics) = (Clock::system(), Metrics::new());
-        let announced = announced_addresses(config);
+        let host = Host::read();
+        let announced = announced_addresses(config, &host, options.demo)?;
 
         // The data path: hub, ways in and out.
         let registry = Registry::new(config.media.max_tables);
-        let pool = media::start(config, announced.clone(), clock, metrics.clone())?;
+        let media = media::Media { config, announced: &announced, host: &host };
+        let pool = media.start(clock, metrics.clone())?;
         let hls = config.hls.enabled.then(|| parts::hls(config, &registry));
         if let Some(hls) = hls.clone() {
             tasks.spawn(hls.run(stopped(stopping.clone())));
@@ -101,17 +104,25 @@ impl App {
         // What is known of it.
         let tables = Tables::new(registry.clone(), parts::viewers(pool.clone(), hls.clone()));
         let workers = pool.clone();
-        let health = Arc::new(Health::new(move || workers.running()));
+        let headroom = pool.clone();
+        let health = Arc::new(Health::new(move || workers.running(), move || headroom.full()));
         media::add_sources(&metrics, &pool, &registry);
         parts::add_sources(&metrics, &tables, &health, hls.as_ref());
-        tasks.spawn(tick(tables.clone(), pool.clone(), stopping.clone()));
+        let sent = parts::egress_meter(registry.clone(), hls.clone());
+        tasks.spawn(tick(tables.clone(), pool.clone(), sent, stopping.clone()));
 
         // The surfaces.
         let certificate = certificate(&config.http, options.dev_tls, &announced)?;
         if let Some(certificate) = certificate.clone() {
             tasks.spawn(watch_certificate(certificate, metrics.clone(), stopping.clone()));
         }
-        let media_api = MediaApi { registry, pool: pool.clone(), tables: tables.clone(), clock };
+        let media_api = MediaApi {
+            registry,
+            pool: pool.clone(),
+            tables: tables.clone(),
+            metrics: metrics.clone(),
+            clock,
+        };
         let mut routers = vec![sessions::router(Arc::new(media_api))];
         routers.extend(hls.map(crate::egress::hls::router));
         let max_body_bytes = config.http.max_body_bytes;
@@ -286,11 +297,26 @@ fn banner(app: &App, demo: &Demo) -> io::Result<()> {
     )
 }
 
-fn announced_addresses(config: &Config) -> Vec<IpAddr> {
-    match config.media.addresses.as_slice() {
-        [] => own_addresses(),
-        given => given.to_vec(),
+/// The addresses of our answers, best first.
+fn announced_addresses(config: &Config, host: &Host, demo: bool) -> anyhow::Result<Vec<IpAddr>> {
+    let sources = &config.media.addresses;
+    let variable = |name: &str| std::env::var(name).ok();
+    let found = addresses::resolve(sources, host, variable)
+        .map_err(|error| anyhow!("media.addresses: {error}"))?;
+    if found.left_out > 0 {
+        tracing::warn!(
+            announced = MAX_ADDRESSES,
+            left_out = found.left_out,
+            "media.addresses are too many; the last ones are not announced"
+        );
     }
+    let mut announced = found.addresses;
+    // The demo's first viewer sits at this machine. Loopback reaches it also when a
+    // laptop changes its network, and last in order it costs others one failed check.
+    if demo && sources.is_empty() && !announced.contains(&LOOPBACK.ip()) {
+        announced.push(LOOPBACK.ip());
+    }
+    Ok(announced)
 }
 
 fn certificate(
@@ -332,11 +358,17 @@ fn warn_of_few_files(max_connections: usize) {
     }
 }
 
-async fn tick(tables: Arc<Tables>, pool: Arc<MediaPool>, stopping: watch::Receiver<bool>) {
+async fn tick(
+    tables: Arc<Tables>,
+    pool: Arc<MediaPool>,
+    mut sent_bytes: impl FnMut() -> u64,
+    stopping: watch::Receiver<bool>,
+) {
     every(TICK, stopping, || {
         let now = Instant::now();
         tables.sample(now);
         pool.sweep(now);
+        pool.measure(now, sent_bytes());
     })
     .await;
 }

@@ -21,9 +21,17 @@ const RULES: &[Rule] = &[
     ("route", &[]),
     ("rtp", &["codec", "media", "time"]),
     ("webrtc", &["codec", "media", "route", "rtp", "time"]),
-    // A table's name and a code point are checked where they are written; of their
-    // modules it takes no more.
-    ("config", &["hub::TableName", "net::dscp::Dscp", "webrtc::sdp::MAX_SDP_BYTES"]),
+    // What is written is checked where it is written, by the types that will hold it; of
+    // their modules it takes no more.
+    (
+        "config",
+        &[
+            "hub::TableName",
+            "net::addresses::AddressSource",
+            "net::dscp::Dscp",
+            "webrtc::sdp::MAX_SDP_BYTES",
+        ],
+    ),
     // The operating system.
     ("net", &["route"]),
     // The hub knows what media is, and neither where it comes from nor where it goes.

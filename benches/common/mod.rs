@@ -5,8 +5,8 @@ use std::task::Waker;
 use std::time::Instant;
 
 use railbird::codec::Codec;
-use railbird::egress::fanout::{ViewerSpec, Watching};
-use railbird::hub::{PublishRequest, Publisher, Registry, Stream};
+use railbird::egress::fanout::{FanoutStream, ViewerSpec, Watching};
+use railbird::hub::{PublishRequest, Publisher, Registry};
 use railbird::media::{LayerId, Packet, TrackInfo};
 use railbird::route::Route;
 use railbird::rtp::extensions::PlayoutDelay;
@@ -63,7 +63,7 @@ pub fn sealer(profile: Profile, n: usize) -> Sealer {
 }
 
 /// Viewer `n` of `stream`, whose packets go to `to`.
-pub fn viewer(n: usize, to: Route, stream: &Arc<Stream>) -> ViewerSpec {
+pub fn viewer(n: usize, to: Route, stream: &FanoutStream) -> ViewerSpec {
     let extensions = ExtensionIds {
         abs_capture_time: Some(3),
         abs_send_time: Some(2),
@@ -86,7 +86,7 @@ pub fn viewer(n: usize, to: Route, stream: &Arc<Stream>) -> ViewerSpec {
         peer: n,
         to,
         sealer: sealer(Profile::AeadAes128Gcm, n),
-        watching: Watching::new(stream.clone(), &tracks),
+        watching: Watching::new(stream.stream().clone(), &tracks),
         tracks,
         seeds: vec![n as u64 * 7, n as u64 * 13],
         cname: n.to_string(),

@@ -9,6 +9,9 @@
 //! them and drops them: what is measured is sending, and no receiver. CPU time of the
 //! thread, not wall time. `cargo bench --bench fanout -- --help` lists the options.
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+#![allow(missing_docs, reason = "a program, not a library")]
+
 #[path = "../common/mod.rs"]
 mod common;
 mod cpu;

@@ -1,5 +1,8 @@
 //! What single steps of the packet path cost: `cargo bench --bench packet`.
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+#![allow(missing_docs, reason = "a program, not a library")]
+
 #[path = "../common/mod.rs"]
 mod common;
 
@@ -55,7 +58,8 @@ impl Fanout {
         let mut stream = FanoutStream::new(publisher.stream().clone());
         let now = Instant::now();
         let to = Route::from(SocketAddr::from(([192, 0, 2, 1], 4000)));
-        let seat = stream.join(now, viewer(1, to, publisher.stream()));
+        let spec = viewer(1, to, &stream);
+        let seat = stream.join(now, spec);
         Self { stream, seat, now, seq: 0, sink: Nowhere(Box::new([0; MAX_SEND])) }
     }
 
@@ -99,9 +103,9 @@ fn fan_out(criterion: &mut Criterion) {
     criterion.bench_function("a packet into the ring and out to one viewer", |bencher| {
         bencher.iter(|| fanout.send_one());
     });
-    let to = SocketAddr::from(([192, 0, 2, 1], 4000)).into();
-    let spec = viewer(1, to, fanout.stream.stream());
     let fanout = RefCell::new(fanout);
+    let to = SocketAddr::from(([192, 0, 2, 1], 4000));
+    let spec = viewer(1, to.into(), &fanout.borrow().stream);
     let (ssrc, first) = (spec.tracks[0].ssrc, spec.seeds[0]);
     let nack = || {
         let mut fanout = fanout.borrow_mut();

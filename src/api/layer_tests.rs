@@ -23,7 +23,7 @@ use crate::rtp::extensions::PlayoutDelay;
 use crate::time::{Clock, Utc};
 use crate::webrtc::dtls::DtlsIdentity;
 use crate::webrtc::transport::TransportTimeouts;
-use crate::worker::{MediaPool, PoolSettings, SessionLimits};
+use crate::worker::{HeadroomLimits, MediaPool, PoolSettings, SessionLimits};
 
 const OFFER: &str = include_str!("../webrtc/sdp/testdata/safari_viewer.sdp");
 
@@ -44,8 +44,9 @@ fn rig(rids: &[&str]) -> Rig {
     let publisher = publisher(&registry, rids);
     let tables = Tables::new(registry.clone(), |_, _| 0);
     let clock = Clock::system();
-    let pool = pool(clock);
-    let api = MediaApi { registry, pool: pool.clone(), tables: tables.clone(), clock };
+    let metrics = Metrics::new();
+    let pool = pool(clock, metrics.clone());
+    let api = MediaApi { registry, pool: pool.clone(), tables: tables.clone(), metrics, clock };
     let mut rig = Rig { router: sessions::router(Arc::new(api)), pool, _publisher: publisher };
     let now = Instant::now();
     for second in 0..3 {
@@ -93,12 +94,13 @@ fn packet(seq: u64, bytes: usize, received: Instant) -> Packet {
     }
 }
 
-fn pool(clock: Clock) -> Arc<MediaPool> {
+fn pool(clock: Clock, metrics: Metrics) -> Arc<MediaPool> {
     let settings = PoolSettings {
         workers: 1,
         udp: UdpSettings { buffer_bytes: 0, ..UdpSettings::default() },
         addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
         limits: SessionLimits { viewers: 10, publishers: 1 },
+        headroom: HeadroomLimits { worker_load: 0.0, egress_bps: 0 },
         timeouts: TransportTimeouts {
             connect: Duration::from_secs(60),
             consent: Duration::from_secs(60),
@@ -108,7 +110,7 @@ fn pool(clock: Clock) -> Arc<MediaPool> {
         playout_delay: PlayoutDelay::from_millis(0, 200),
     };
     let identity = DtlsIdentity::generate().unwrap();
-    MediaPool::start(settings, identity, clock, Metrics::new()).unwrap()
+    MediaPool::start(settings, identity, clock, metrics).unwrap()
 }
 
 impl Rig {

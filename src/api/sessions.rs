@@ -15,6 +15,7 @@ use super::tables::Tables;
 use super::{layer, whep, whip};
 use crate::hub::{Registry, TableName};
 use crate::problem::Problem;
+use crate::qos::Metrics;
 use crate::time::Clock;
 use crate::webrtc::ice_lite::IceCredentials;
 use crate::webrtc::sdp::{IceFragment, LocalIdentity, MAX_SDP_BYTES, NegotiationError, Offer};
@@ -33,8 +34,10 @@ pub struct MediaApi {
     pub registry: Arc<Registry>,
     /// The media workers.
     pub pool: Arc<MediaPool>,
-    /// What comes in, with its rates.
+    /// What the tables' media takes.
     pub tables: Arc<Tables>,
+    /// Where refusals are counted.
+    pub metrics: Metrics,
     /// UTC for what is created.
     pub clock: Clock,
 }
@@ -78,6 +81,11 @@ impl MediaApi {
             cname: id.to_string(),
         };
         FreshSession { id, created: Instant::now(), local }
+    }
+
+    /// Counts a session that was refused because something is full.
+    pub(super) fn count_refused(&self, kind: SessionKind, reason: &'static str) {
+        self.metrics.session_refused(kind.as_str(), reason);
     }
 
     /// The session, if it is one of `kind` on `table`.

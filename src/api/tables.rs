@@ -4,7 +4,7 @@
 //! is called about once a second and keeps what lies up to two seconds back, so
 //! that one frame more or less in a second does not show as a jump.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -17,6 +17,13 @@ use crate::qos::{Scrape, Transport, names};
 
 /// Samples kept of each layer: rates are taken between the first and the last.
 const SAMPLES: usize = 3;
+
+/// What a viewer of a stream is taken to need while its rates are not known: the
+/// bitrate that tables are usually published at, in bit/s.
+const UNKNOWN_BPS: u64 = 2_500_000;
+/// What a packet adds to its payload on the wire, in bytes: RTP and its extensions 30,
+/// the SRTP tag 16, UDP and IPv4 28, Ethernet with preamble and gap 38.
+pub const PACKET_OVERHEAD: u64 = 112;
 
 /// Viewers of a table over a transport.
 type ViewerCount = Box<dyn Fn(&TableName, Transport) -> u64 + Send + Sync>;
@@ -39,6 +46,15 @@ struct Rates {
     fps: f64,
     /// Payload bits per second.
     bitrate: f64,
+    /// Packets per second.
+    packets: f64,
+}
+
+impl Rates {
+    /// Bits per second on the wire, as sent to a viewer.
+    fn wire_bps(self) -> f64 {
+        self.bitrate + self.packets * PACKET_OVERHEAD as f64 * 8.0
+    }
 }
 
 #[derive(Serialize)]
@@ -136,6 +152,18 @@ impl Tables {
         }
     }
 
+    /// What a viewer of `stream` is expected to cost on the wire, in bit/s: of each track
+    /// the layer with the highest rate.
+    pub fn viewer_bps(&self, stream: &Stream) -> u64 {
+        let mut tracks: BTreeMap<u8, f64> = BTreeMap::new();
+        for layer in stream.layers() {
+            let highest = tracks.entry(layer.track).or_default();
+            *highest = highest.max(self.rates(stream.id, layer).wire_bps());
+        }
+        let all: f64 = tracks.values().sum();
+        if all > 0.0 { all as u64 } else { UNKNOWN_BPS }
+    }
+
     fn view(&self, stream: &Stream) -> TableView {
         let table = stream.table.as_str();
         let track = |(index, info): (usize, &crate::media::TrackInfo)| TrackView {
@@ -194,6 +222,7 @@ impl Tables {
         Rates {
             fps: last.frames.saturating_sub(first.frames) as f64 / seconds,
             bitrate: last.bytes.saturating_sub(first.bytes) as f64 * 8.0 / seconds,
+            packets: last.packets.saturating_sub(first.packets) as f64 / seconds,
         }
     }
 
@@ -272,6 +301,9 @@ mod tests {
         let high = LayerId { track: 0, layer: 0 };
         for second in 0..4 {
             tables.sample(start + Duration::from_secs(second));
+            let expected = if second < 1 { UNKNOWN_BPS } else { 30 * (1000 + PACKET_OVERHEAD) * 8 };
+            let stream = tables.registry.get(&"demo".parse().unwrap()).unwrap();
+            assert_eq!(tables.viewer_bps(&stream), expected, "after {second} s");
             for frame in 0..30 {
                 publisher.push(high, packet(second * 30 + frame, start));
             }

@@ -40,7 +40,7 @@ fn admit(
     offer: &crate::webrtc::sdp::Offer,
 ) -> Result<Response, Problem> {
     if !api.pool.has_room(SessionKind::Publisher) {
-        return Err(too_many());
+        return Err(too_many(api));
     }
     let fresh = api.fresh_session();
     let answer = answer_publisher(offer, &fresh.local, &PublisherRules::default())
@@ -53,7 +53,7 @@ fn admit(
         now: api.clock.utc(fresh.created),
         waker: Waker::from(owner.clone()),
     };
-    let publisher = api.registry.publish(request).map_err(refused)?;
+    let publisher = api.registry.publish(request).map_err(|error| refused(api, error))?;
     let resource = Resource::new("whip", &table, &fresh);
     let session = NewSession {
         id: fresh.id,
@@ -64,7 +64,7 @@ fn admit(
         created: fresh.created,
         role: NewRole::Publisher { publisher, tracks: answer.tracks, owner },
     };
-    api.pool.admit(session).map_err(|_| too_many())?;
+    api.pool.admit(session).map_err(|_| too_many(api))?;
     Ok(resource.created(answer.sdp))
 }
 
@@ -76,7 +76,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-fn refused(error: PublishError) -> Problem {
+fn refused(api: &MediaApi, error: PublishError) -> Problem {
     match error {
         PublishError::TableTaken => Problem::new(
             StatusCode::CONFLICT,
@@ -86,17 +86,21 @@ fn refused(error: PublishError) -> Problem {
              otherwise wait until it ends.",
         )
         .retry_after(RETRY_SECONDS),
-        PublishError::TooManyTables => Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too-many-tables",
-            "No room for another table",
-            "This gateway carries as many tables as it is configured to.",
-        )
-        .retry_after(RETRY_SECONDS),
+        PublishError::TooManyTables => {
+            api.count_refused(SessionKind::Publisher, "tables");
+            Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too-many-tables",
+                "No room for another table",
+                "This gateway carries as many tables as it is configured to.",
+            )
+            .retry_after(RETRY_SECONDS)
+        }
     }
 }
 
-fn too_many() -> Problem {
+fn too_many(api: &MediaApi) -> Problem {
+    api.count_refused(SessionKind::Publisher, "publishers");
     Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "too-many-publishers",

@@ -10,34 +10,56 @@ use anyhow::{Context, anyhow};
 use crate::config::Config;
 use crate::hub::{Registry, Stream};
 use crate::ingest::whip::ReceiverSettings;
+use crate::net::interfaces::Host;
 use crate::net::udp::{Marking, UdpSettings};
 use crate::qos::{Metrics, Scrape, Transport, names};
 use crate::rtp::extensions::PlayoutDelay;
 use crate::time::Clock;
 use crate::webrtc::dtls::DtlsIdentity;
 use crate::webrtc::transport::TransportTimeouts;
-use crate::worker::{MediaPool, PoolSettings, SessionLimits};
+use crate::worker::{HeadroomLimits, MediaPool, PoolSettings, SessionLimits};
 
 /// A table that is taken over has two publisher sessions until the former has gone, so
 /// that a provider's encoder can restart on a gateway whose tables are all taken. The
 /// registry alone bounds the tables; sessions past this are answered 503.
 const SESSIONS_PER_TABLE: usize = 2;
 
-/// Opens the media port and starts the workers.
-pub(super) fn start(
-    config: &Config,
-    announced: Vec<IpAddr>,
-    clock: Clock,
-    metrics: Metrics,
-) -> anyhow::Result<Arc<MediaPool>> {
-    let identity = DtlsIdentity::generate()
-        .map_err(|error| anyhow!("no DTLS certificate could be made: {error}"))?;
-    let settings = settings(config, announced);
-    MediaPool::start(settings, identity, clock, metrics)
-        .context("the media port cannot be opened; is another process on it?")
+/// What the workers are made for.
+pub(super) struct Media<'a> {
+    pub(super) config: &'a Config,
+    /// The addresses of our answers.
+    pub(super) announced: &'a [IpAddr],
+    pub(super) host: &'a Host,
 }
 
-fn settings(config: &Config, addresses: Vec<IpAddr>) -> PoolSettings {
+impl Media<'_> {
+    /// Opens the media port and starts the workers.
+    pub(super) fn start(&self, clock: Clock, metrics: Metrics) -> anyhow::Result<Arc<MediaPool>> {
+        let identity = DtlsIdentity::generate()
+            .map_err(|error| anyhow!("no DTLS certificate could be made: {error}"))?;
+        let settings = settings(self.config, self.announced.to_vec(), self.egress_bps());
+        MediaPool::start(settings, identity, clock, metrics)
+            .context("the media port cannot be opened; is another process on it?")
+    }
+
+    /// The bit/s that may be sent; 0 is no limit.
+    fn egress_bps(&self) -> u64 {
+        if self.config.media.max_egress_bps > 0 {
+            return self.config.media.max_egress_bps;
+        }
+        let speed = self.host.egress_bps(self.announced);
+        match speed {
+            Some(bps) => tracing::info!(bps, "viewers are admitted up to the interfaces' speed"),
+            None => tracing::info!(
+                "the speed of the network is not known: viewers are admitted whatever is sent, \
+                 unless media.max_egress_bps is set"
+            ),
+        }
+        speed.unwrap_or(0)
+    }
+}
+
+fn settings(config: &Config, addresses: Vec<IpAddr>, egress_bps: u64) -> PoolSettings {
     let media = &config.media;
     let workers = match media.workers {
         0 => available_parallelism().map_or(1, usize::from),
@@ -61,6 +83,7 @@ fn settings(config: &Config, addresses: Vec<IpAddr>) -> PoolSettings {
             viewers: media.max_viewers,
             publishers: media.max_tables.saturating_mul(SESSIONS_PER_TABLE),
         },
+        headroom: HeadroomLimits { worker_load: media.max_worker_load, egress_bps },
         timeouts: TransportTimeouts {
             connect: media.connect_timeout,
             consent: media.consent_timeout,
@@ -114,6 +137,11 @@ fn scrape_workers(scrape: &mut Scrape, pool: &MediaPool) {
         let seconds = nanos as f64 / 1e9;
         scrape.add(&names::WORKER_BUSY, &[&worker.to_string()], seconds);
     }
+    for (worker, viewers) in pool.viewers_by_worker().into_iter().enumerate() {
+        scrape.count(&names::WORKER_VIEWERS, &[&worker.to_string()], viewers as u64);
+    }
+    scrape.add(&names::EGRESS_HEADROOM, &[], pool.headroom_ratio());
+    scrape.count(&names::EGRESS_LIMIT, &[], pool.egress_limit_bps());
 }
 
 fn scrape_egress(scrape: &mut Scrape, registry: &Registry) {

@@ -1,13 +1,14 @@
 //! LL-HLS as the configuration wants it, and what the parts report to the metrics.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::api::health::Health;
-use crate::api::tables::Tables;
+use crate::api::tables::{PACKET_OVERHEAD, Tables};
 use crate::config;
 use crate::egress::hls::{Hls, HlsSettings};
-use crate::hub::{Registry, TableName};
+use crate::hub::{Registry, Stream, StreamId, TableName};
 use crate::net::tcp::Server;
 use crate::qos::{Metrics, Scrape, Transport, names};
 use crate::worker::MediaPool;
@@ -38,6 +39,34 @@ pub(super) fn viewers(
         };
         viewers as u64
     }
+}
+
+/// Counts the bytes on the wire since the start, each time it is called: what all
+/// streams' viewers were sent, also of streams that are over by then, and LL-HLS.
+/// What a stream sends between the last call and its end is left out.
+pub(super) fn egress_meter(
+    registry: Arc<Registry>,
+    hls: Option<Arc<Hls>>,
+) -> impl FnMut() -> u64 + Send + 'static {
+    let mut streams: HashMap<StreamId, u64> = HashMap::new();
+    let mut over = 0;
+    move || {
+        let live: HashMap<_, _> =
+            registry.list().iter().map(|stream| (stream.id, wire_bytes(stream))).collect();
+        for (id, bytes) in streams.drain() {
+            over += if live.contains_key(&id) { 0 } else { bytes };
+        }
+        streams = live;
+        let hls = hls.as_ref().map_or(0, |hls| hls.stats().bytes_out.load(Ordering::Relaxed));
+        over + streams.values().sum::<u64>() + hls
+    }
+}
+
+/// A packet that is sent again is taken to be as long as the mean.
+fn wire_bytes(stream: &Stream) -> u64 {
+    let counts = stream.egress.snapshot();
+    let mean = counts.bytes / counts.packets.max(1);
+    counts.bytes + counts.resent * mean + (counts.packets + counts.resent) * PACKET_OVERHEAD
 }
 
 /// Everything that is read when somebody scrapes.

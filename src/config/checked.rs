@@ -3,7 +3,7 @@
 //! Each `read` call is one key. `configs/railbird.toml` shows the same keys, and a
 //! test keeps the two equal.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use tracing_subscriber::EnvFilter;
 
 use super::raw::{Document, Section};
 use super::value::{
-    Refusal, choice, dscp, duration, flag, ip_address, list, number, optional_path, parsed,
+    Refusal, choice, dscp, duration, flag, list, number, optional_path, parsed, ratio,
     socket_address,
 };
 use crate::hub::TableName;
+use crate::net::addresses::AddressSource;
 use crate::net::dscp::Dscp;
 use crate::webrtc::sdp::MAX_SDP_BYTES;
 
@@ -75,14 +76,19 @@ pub struct Admin {
 pub struct Media {
     /// The one UDP port of all WebRTC media; 0 takes a free one.
     pub port: u16,
-    /// Addresses announced as ICE candidates; empty: the host's own.
-    pub addresses: Vec<IpAddr>,
+    /// Where the addresses announced as ICE candidates come from; empty: the host's
+    /// default routes.
+    pub addresses: Vec<AddressSource>,
     /// Media threads; 0: one per core.
     pub workers: usize,
     /// Tables live at once.
     pub max_tables: usize,
     /// WebRTC viewers at once.
     pub max_viewers: usize,
+    /// Mean load of the media threads above which viewers are refused; 0: no limit.
+    pub max_worker_load: f64,
+    /// Bit/s that may be sent; 0: what the interfaces can.
+    pub max_egress_bps: u64,
     /// A publisher that sends nothing for so long has ended.
     pub ingest_timeout: Duration,
     /// A peer whose consent checks (RFC 7675) stay out for so long has gone.
@@ -217,10 +223,12 @@ fn admin(mut s: Section<'_, '_>) -> Admin {
 fn media(mut s: Section<'_, '_>) -> Media {
     let media = Media {
         port: s.read("port", "The one UDP port of all WebRTC media; 0 takes a free one.", "8443", number(0..=65_535)),
-        addresses: s.read("addresses", "Addresses announced to browsers; [] takes those of the default routes, or loopback without any.", "[]", list(0, ip_address)),
+        addresses: s.read("addresses", "Addresses announced to browsers, best first: IP addresses, interfaces such as \"eth0\" (its global addresses) and variables such as \"env:NODE_IP\"; [] takes those of the default routes, or loopback without any.", "[]", list(0, parsed("an IPv4 or IPv6 address without port, an interface such as \"eth0\", or a variable such as \"env:NODE_IP\""))),
         workers: s.read("workers", "Media threads; 0 is one per core.", "0", number(0..=1024)),
         max_tables: s.read("max_tables", "Tables published at once; more are refused.", "200", number(1..=10_000)),
         max_viewers: s.read("max_viewers", "WebRTC viewers at once; more are refused.", "10_000", number(1..=1_000_000)),
+        max_worker_load: s.read("max_worker_load", "Share of their time that media threads may be busy over several seconds; more viewers are refused above it. 0 is no limit.", "0.85", ratio),
+        max_egress_bps: s.read("max_egress_bps", "Bit/s that this gateway may send; more viewers are refused above 90 % of it. 0 takes the speed of the interfaces that carry the announced addresses, or no limit where the system does not know it.", "0", number(0..=100_000_000_000_000)),
         ingest_timeout: s.read("ingest_timeout", "A publisher that sends nothing for so long has ended.", r#""10s""#, duration(ms(500)..=ms(3_600_000))),
         consent_timeout: s.read("consent_timeout", "A peer that renews no consent (RFC 7675) for so long has gone.", r#""30s""#, duration(ms(1000)..=ms(3_600_000))),
         connect_timeout: s.read("connect_timeout", "ICE and DTLS must be done so long after the answer.", r#""15s""#, duration(ms(1000)..=ms(600_000))),

@@ -74,6 +74,27 @@ fn syntax_errors_do_not_hide_the_rest() {
 }
 
 #[test]
+fn code_points_are_names_or_numbers() {
+    let text = "[dscp]\naudio = \"ef\"\nvideo = 34\ncontrol = \"off\"\nhls = \"26\"\n";
+    let marks = parse("x.toml", text, []).unwrap().dscp;
+    let tos = [marks.audio, marks.video, marks.control, marks.hls].map(|dscp| dscp.tos());
+    assert_eq!(tos, [0xb8, 0x88, 0, 0x68]);
+    let variables = env(&[("RAILBIRD__DSCP__AUDIO", "46"), ("RAILBIRD__DSCP__HLS", "CS3")]);
+    let marks = parse("x.toml", "", variables).unwrap().dscp;
+    assert_eq!([marks.audio, marks.hls].map(|dscp| dscp.tos()), [0xb8, 0x60]);
+    let expected = "expected a code point such as \"AF41\", \"EF\", \"CS0\" or \"off\", or a number from 0 to 63";
+    assert_eq!(
+        errors("[dscp]\naudio = \"AF44\"\nvideo = 64\nhls = true\nvidoe = 1\n", &[]),
+        [
+            format!("x.toml:2:9: dscp.audio: \"AF44\" does not fit; {expected}"),
+            format!("x.toml:3:9: dscp.video: 64 does not fit; {expected}"),
+            format!("x.toml:4:7: dscp.hls: true does not fit; {expected}"),
+            "x.toml:5:1: dscp.vidoe: unknown key; did you mean `video`?".to_owned(),
+        ]
+    );
+}
+
+#[test]
 fn values_that_contradict_each_other_are_refused() {
     let found = errors("[hls]\npart = \"2s\"\nwindow = \"3s\"\n", &[]);
     assert!(found[0].starts_with("x.toml:2:8: hls.part: a part as long as a segment"));
@@ -81,6 +102,22 @@ fn values_that_contradict_each_other_are_refused() {
     let found = errors("[media]\nplayout_delay_min = \"1s\"\n[demo]\nwidth = 1300\n", &[]);
     assert!(found[0].starts_with("x.toml:2:21: media.playout_delay_min: more than the most"));
     assert!(found[1].starts_with("x.toml:4:9: demo.width: 1300x720 is no picture"));
+}
+
+#[test]
+fn announced_addresses_come_from_several_kinds_of_sources() {
+    let text = "[media]\naddresses = [\"192.0.2.7\", \"eth0\", \"env:NODE_IP\", \"2001:db8::7\"]\n";
+    let sources = parse("x.toml", text, []).unwrap().media.addresses;
+    let written: Vec<_> = sources.iter().map(ToString::to_string).collect();
+    assert_eq!(written, ["192.0.2.7", "eth0", "env:NODE_IP", "2001:db8::7"]);
+    let found = errors("[media]\naddresses = [\"eth0\",\n  \"192.0.2.1:8443\"]\n", &[]);
+    assert_eq!(
+        found,
+        [
+            "x.toml:2:13: media.addresses: \"192.0.2.1:8443\" does not fit; expected an IPv4 or IPv6 \
+          address without port, an interface such as \"eth0\", or a variable such as \"env:NODE_IP\""
+        ]
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! A check takes a [`Raw`] and returns the checked value or a [`Refusal`] that says
 //! what was expected. The same check serves the file and the environment.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -56,6 +56,14 @@ impl Raw<'_> {
         }
     }
 
+    fn float(&self) -> Option<f64> {
+        match self {
+            Self::Toml(DeValue::Float(n)) => n.as_str().parse().ok(),
+            Self::Toml(_) => self.integer().map(|n| n as f64),
+            Self::Text(text) => text.trim().parse().ok(),
+        }
+    }
+
     fn items(&self) -> Option<Vec<Raw<'_>>> {
         match self {
             Self::Toml(DeValue::Array(items)) => {
@@ -105,6 +113,13 @@ where
     }
 }
 
+/// A share from 0 to 1.
+pub(super) fn ratio(raw: &Raw<'_>) -> Result<f64, Refusal> {
+    raw.float()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| raw.refused("a number from 0 to 1"))
+}
+
 /// A time such as `"500ms"` or `"2s"` within `range`.
 pub(super) fn duration(
     range: RangeInclusive<Duration>,
@@ -125,13 +140,6 @@ pub(super) fn socket_address(raw: &Raw<'_>) -> Result<SocketAddr, Refusal> {
     raw.text().and_then(|text| text.parse().ok()).ok_or_else(|| {
         raw.refused("an address and port, such as \"0.0.0.0:8080\" or \"[::]:8080\"")
     })
-}
-
-/// An IPv4 or IPv6 address.
-pub(super) fn ip_address(raw: &Raw<'_>) -> Result<IpAddr, Refusal> {
-    raw.text()
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| raw.refused("an IP address, such as \"192.0.2.7\" or \"2001:db8::7\""))
 }
 
 /// A list of what `check` accepts, `least` of them at least.

@@ -4,6 +4,7 @@ mod activity;
 pub mod addresses;
 pub mod dscp;
 pub mod files;
+pub mod interfaces;
 pub mod tcp;
 pub mod tls;
 pub mod udp;

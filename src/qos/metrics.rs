@@ -87,6 +87,7 @@ pub struct Metrics {
     sources: Arc<Mutex<Vec<Source>>>,
     sessions_started: IntCounterVec,
     sessions_ended: IntCounterVec,
+    sessions_refused: IntCounterVec,
     time_to_first_frame: HistogramVec,
     media_rtt: HistogramVec,
     srtp_sessions: IntCounterVec,
@@ -106,6 +107,7 @@ impl Metrics {
             sources,
             sessions_started: counter(&registry, &names::SESSIONS_STARTED),
             sessions_ended: counter(&registry, &names::SESSIONS_ENDED),
+            sessions_refused: counter(&registry, &names::SESSIONS_REFUSED),
             time_to_first_frame: histogram(&registry, &names::TIME_TO_FIRST_FRAME, STARTUP_BUCKETS),
             media_rtt: histogram(&registry, &names::MEDIA_RTT, RTT_BUCKETS),
             srtp_sessions: counter(&registry, &names::SRTP_SESSIONS),
@@ -133,6 +135,11 @@ impl Metrics {
     /// A session is over. Both labels are the `as_str` of closed enums.
     pub fn session_ended(&self, kind: &'static str, reason: &'static str) {
         self.sessions_ended.with_label_values(&[kind, reason]).inc();
+    }
+
+    /// A session was refused because something is full. The reason is from a closed set.
+    pub fn session_refused(&self, kind: &'static str, reason: &'static str) {
+        self.sessions_refused.with_label_values(&[kind, reason]).inc();
     }
 
     /// A DTLS handshake ended with this SRTP profile.

@@ -58,6 +58,7 @@ families! {
     VIEWERS Gauge "railbird_viewers" ["table", "transport"] "Viewers now.";
     SESSIONS_STARTED Counter "railbird_sessions_started_total" ["kind"] "Sessions whose media path was established.";
     SESSIONS_ENDED Counter "railbird_sessions_ended_total" ["kind", "reason"] "Sessions that are over, by why.";
+    SESSIONS_REFUSED Counter "railbird_sessions_refused_total" ["kind", "reason"] "Sessions refused because something is full, by what.";
     TIME_TO_FIRST_FRAME Histogram "railbird_time_to_first_frame_seconds" ["transport"] "From a viewer's first request to the first frame sent to it.";
 
     INGEST_PACKETS Counter "railbird_ingest_packets_total" ["table", "layer"] "RTP packets taken in.";
@@ -71,6 +72,8 @@ families! {
 
     EGRESS_PACKETS Counter "railbird_egress_packets_total" ["table", "transport"] "RTP packets sent to viewers, without resends.";
     EGRESS_BYTES Counter "railbird_egress_bytes_total" ["table", "transport"] "RTP payload bytes sent to viewers, without resends.";
+    EGRESS_HEADROOM Gauge "railbird_egress_headroom_ratio" [] "What is left for WebRTC viewers of workers, bandwidth and places, the least of them; 0 refuses them.";
+    EGRESS_LIMIT Gauge "railbird_egress_limit_bps" [] "Bits per second that may be sent; 0 when there is no limit.";
     SEND_DROPPED Counter "railbird_send_dropped_total" ["reason"] "Datagrams that could not be sent.";
     VIEWERS_OVERRUN Counter "railbird_viewers_overrun_total" ["table"] "Times that a viewer fell so far behind that it was moved to the live edge.";
     VIEWER_FRAMES_DROPPED Counter "railbird_viewer_frames_dropped_total" ["table", "reason"] "Frames that single viewers were not sent: late means that they were too far behind.";
@@ -92,6 +95,7 @@ families! {
     REJECTED_INPUT Counter "railbird_rejected_input_total" ["stage", "reason"] "Network input that was dropped.";
     WORKERS Gauge "railbird_workers" [] "Media threads that run.";
     WORKER_BUSY Counter "railbird_worker_busy_seconds_total" ["worker"] "Time a media thread spent working; its rate is its load, 1 is full.";
+    WORKER_VIEWERS Gauge "railbird_worker_viewers" ["worker"] "WebRTC viewers that a media thread owns.";
     MAILBOX_DROPPED Counter "railbird_mailbox_dropped_total" ["mailbox"] "Messages between threads that were dropped because a mailbox was full.";
 
     HLS_REQUESTS Counter "railbird_hls_requests_total" ["resource"] "LL-HLS requests, by what was asked for.";

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::placement::{Placement, WorkerState};
 use super::session::{NewRole, NewSession, SessionId, SessionKind};
 use crate::egress::fanout::Watching;
 use crate::hub::TableName;
@@ -52,13 +53,17 @@ struct Entry {
 }
 
 enum Place {
-    /// No binding request yet.
-    Waiting(Box<NewSession>),
+    /// No worker has taken it yet.
+    Waiting {
+        session: Box<NewSession>,
+        /// The worker that is to own it; chosen at the first binding request, so that
+        /// its repetitions lead to the same one.
+        reserved: Option<usize>,
+    },
     /// The worker with this index owns it.
     Owned(usize),
 }
 
-#[derive(Default)]
 struct Inner {
     sessions: HashMap<SessionId, Entry>,
     ufrags: HashMap<String, SessionId>,
@@ -69,13 +74,15 @@ struct Inner {
     publishers: usize,
     /// Viewers whose peer has come; tables without are not listed.
     viewers_by_table: HashMap<TableName, usize>,
+    /// The viewers that a worker owns or is to own.
+    placement: Placement,
 }
 
 /// What a user fragment leads to.
 pub(super) enum Claim {
     /// Yours from now on.
     New(Box<NewSession>),
-    /// Another worker's, by its index.
+    /// Another worker's, by its index; or to be its own as soon as it claims it.
     Owned(usize),
     /// Nobody's.
     Unknown,
@@ -95,8 +102,18 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    pub(super) fn new(limits: SessionLimits) -> Self {
-        Self { inner: Mutex::default(), limits }
+    /// For workers numbered from 0 to below `workers`.
+    pub(super) fn new(limits: SessionLimits, workers: usize) -> Self {
+        let inner = Inner {
+            sessions: HashMap::new(),
+            ufrags: HashMap::new(),
+            addresses: HashMap::new(),
+            viewers: 0,
+            publishers: 0,
+            viewers_by_table: HashMap::new(),
+            placement: Placement::new(workers),
+        };
+        Self { inner: Mutex::new(inner), limits }
     }
 
     /// Whether one more session of `kind` would be admitted now.
@@ -124,7 +141,7 @@ impl Directory {
         *inner.count(kind) += 1;
         let id = session.id;
         inner.ufrags.insert(ufrag.clone(), id);
-        let place = Place::Waiting(session);
+        let place = Place::Waiting { session, reserved: None };
         inner.sessions.insert(id, Entry { view, ufrags: vec![ufrag], addresses: vec![], place });
         Ok(())
     }
@@ -133,16 +150,28 @@ impl Directory {
         self.lock().sessions.get(&id).map(|entry| entry.view.clone())
     }
 
-    /// Gives the session of `ufrag` to `worker` unless it has an owner.
+    /// Gives the session of `ufrag` to `worker`, which got a binding request for it,
+    /// unless it has an owner or, being a viewer, is better owned by another worker.
+    /// A publisher stays: what comes from it is what it costs.
     pub(super) fn claim(&self, ufrag: &str, worker: usize) -> Claim {
         let mut inner = self.lock();
-        let Inner { sessions, ufrags, viewers_by_table, .. } = &mut *inner;
+        let Inner { sessions, ufrags, viewers_by_table, placement, .. } = &mut *inner;
         let Some(entry) = ufrags.get(ufrag).and_then(|id| sessions.get_mut(id)) else {
             return Claim::Unknown;
         };
         match std::mem::replace(&mut entry.place, Place::Owned(worker)) {
-            Place::Waiting(session) => {
-                if entry.view.kind == SessionKind::Viewer {
+            Place::Waiting { session, reserved } => {
+                let is_viewer = entry.view.kind == SessionKind::Viewer;
+                let owner = match reserved {
+                    Some(owner) => owner,
+                    None if is_viewer => placement.place(worker),
+                    None => worker,
+                };
+                if owner != worker {
+                    entry.place = Place::Waiting { session, reserved: Some(owner) };
+                    return Claim::Owned(owner);
+                }
+                if is_viewer {
                     *viewers_by_table.entry(session.table.clone()).or_default() += 1;
                 }
                 Claim::New(session)
@@ -206,7 +235,7 @@ impl Directory {
         entry.view.remote_ufrag = remote_ufrag.to_owned();
         ufrags.insert(credentials.ufrag.clone(), id);
         match &mut entry.place {
-            Place::Waiting(session) => {
+            Place::Waiting { session, .. } => {
                 session.credentials = credentials.clone();
                 None
             }
@@ -218,7 +247,7 @@ impl Directory {
     pub(super) fn owner(&self, id: SessionId) -> Option<usize> {
         match self.lock().sessions.get(&id)?.place {
             Place::Owned(worker) => Some(worker),
-            Place::Waiting(_) => None,
+            Place::Waiting { .. } => None,
         }
     }
 
@@ -227,7 +256,7 @@ impl Directory {
         let mut inner = self.lock();
         match inner.sessions.get(&id)?.place {
             Place::Owned(worker) => Some(Found::Owned(worker)),
-            Place::Waiting(_) => inner.remove(id).map(Found::Removed),
+            Place::Waiting { .. } => inner.remove(id).map(Found::Removed),
         }
     }
 
@@ -240,7 +269,9 @@ impl Directory {
     pub(super) fn take_overdue(&self, now: Instant, bound: Duration) -> Vec<NewSession> {
         let mut inner = self.lock();
         let overdue = |entry: &Entry| match &entry.place {
-            Place::Waiting(session) => now.saturating_duration_since(session.created) > bound,
+            Place::Waiting { session, .. } => {
+                now.saturating_duration_since(session.created) > bound
+            }
             Place::Owned(_) => false,
         };
         let ids: Vec<_> =
@@ -256,6 +287,16 @@ impl Directory {
     /// Viewers of `table` whose peer has come.
     pub(super) fn viewers_of(&self, table: &TableName) -> usize {
         self.lock().viewers_by_table.get(table).copied().unwrap_or(0)
+    }
+
+    /// Viewers that each worker owns or is to own.
+    pub(super) fn viewers_by_worker(&self) -> Vec<usize> {
+        self.lock().placement.viewers()
+    }
+
+    /// Notes what the workers can take, in their order.
+    pub(super) fn set_worker_states(&self, states: &[WorkerState]) {
+        self.lock().placement.set_states(states);
     }
 
     /// Sessions, user fragments, addresses and watched tables that are kept.
@@ -305,10 +346,16 @@ impl Inner {
         for address in &entry.addresses {
             self.forget_address(id, *address);
         }
-        match entry.place {
-            Place::Waiting(session) => Some(session),
-            Place::Owned(_) => None,
+        let (worker, session) = match entry.place {
+            Place::Waiting { session, reserved } => (reserved, Some(session)),
+            Place::Owned(worker) => (Some(worker), None),
+        };
+        if let Some(worker) = worker
+            && entry.view.kind == SessionKind::Viewer
+        {
+            self.placement.remove(worker);
         }
+        session
     }
 
     fn forget_address(&mut self, id: SessionId, address: SocketAddr) {

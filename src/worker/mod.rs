@@ -8,8 +8,10 @@
 
 mod core;
 mod directory;
+mod headroom;
 mod mailbox;
 mod peer;
+mod placement;
 mod pool;
 mod run;
 mod session;
@@ -20,6 +22,7 @@ mod tests;
 
 pub use crate::egress::fanout::{Sent, WatchedTrack, Watching};
 pub use directory::{SessionLimits, SessionView, TooManySessions};
+pub use headroom::{HeadroomLimits, Refusal};
 pub use pool::{ChooseError, CloseError, MediaPool, PoolSettings};
 pub use session::{NewRole, NewSession, OwnerWaker, SessionId, SessionKind};
 pub use stats::{REJECT_REASONS, WorkerTotals};

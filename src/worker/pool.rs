@@ -4,12 +4,14 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::directory::{Directory, Found, SessionLimits, SessionView, TooManySessions};
+use super::headroom::{Headroom, HeadroomLimits, Refusal, Sample};
 use super::mailbox::{Mail, Mailbox, mailbox};
+use super::placement::WorkerState;
 use super::run::{SOCKET_TOKEN, WAKER_TOKEN, Worker};
 use super::session::{NewSession, SessionId, SessionKind};
 use super::stats::{WorkerStats, WorkerTotals};
@@ -34,6 +36,8 @@ pub struct PoolSettings {
     pub addresses: Vec<IpAddr>,
     /// How many sessions there may be.
     pub limits: SessionLimits,
+    /// How much viewers may use.
+    pub headroom: HeadroomLimits,
     /// How long a peer may take, and be silent.
     pub timeouts: TransportTimeouts,
     /// A publisher that sends no media for this long is dead.
@@ -82,6 +86,8 @@ pub struct MediaPool {
     shared: Arc<Shared>,
     port: u16,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// HTTP and the tick share it; media threads do not know it.
+    headroom: Mutex<Headroom>,
 }
 
 impl MediaPool {
@@ -111,7 +117,7 @@ impl MediaPool {
             parts.push((poll, socket, inbox));
         }
         let shared = Arc::new(Shared {
-            directory: Directory::new(settings.limits),
+            directory: Directory::new(settings.limits, settings.workers),
             stats: parts.iter().map(|_| Arc::default()).collect(),
             settings,
             identity,
@@ -125,13 +131,18 @@ impl MediaPool {
             let name = format!("media-{index}");
             threads.push(std::thread::Builder::new().name(name).spawn(move || worker.run())?);
         }
-        Ok(Arc::new(Self { shared, port, threads: Mutex::new(threads) }))
+        Ok(Arc::new(Self::new(shared, port, threads)))
     }
 
     /// A pool whose workers somebody else drives: tests, on a virtual clock.
     #[cfg(test)]
     pub(super) fn without_threads(shared: Arc<Shared>, port: u16) -> Self {
-        Self { shared, port, threads: Mutex::default() }
+        Self::new(shared, port, Vec::new())
+    }
+
+    fn new(shared: Arc<Shared>, port: u16, threads: Vec<JoinHandle<()>>) -> Self {
+        let headroom = Mutex::new(Headroom::new(shared.settings.headroom));
+        Self { shared, port, threads: Mutex::new(threads), headroom }
     }
 
     /// The media port.
@@ -161,6 +172,29 @@ impl MediaPool {
     /// [`TooManySessions`].
     pub fn admit(&self, session: NewSession) -> Result<(), TooManySessions> {
         self.shared.directory.admit(Box::new(session))
+    }
+
+    /// Whether a viewer that is expected to cost `bps` on the wire would be admitted
+    /// now: to be asked before an offer is worked on.
+    ///
+    /// # Errors
+    /// What there is too little of.
+    pub fn check_viewer(&self, bps: u64) -> Result<(), Refusal> {
+        if !self.has_room(SessionKind::Viewer) {
+            return Err(Refusal::Viewers);
+        }
+        self.headroom().check(bps)
+    }
+
+    /// Takes a viewer in that is expected to cost `bps` on the wire, unless it could
+    /// not be served well.
+    ///
+    /// # Errors
+    /// What there is too little of.
+    pub fn admit_viewer(&self, session: NewSession, bps: u64) -> Result<(), Refusal> {
+        self.headroom().admit(bps)?;
+        // Refused only by a race; the headroom forgets the viewer within seconds.
+        self.admit(session).map_err(|TooManySessions| Refusal::Viewers)
     }
 
     /// What may be known of a session.
@@ -238,13 +272,71 @@ impl MediaPool {
 
     /// Workers whose threads run.
     pub fn running(&self) -> usize {
-        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        threads.iter().filter(|thread| !thread.is_finished()).count()
+        self.threads().iter().filter(|thread| !thread.is_finished()).count()
     }
 
     /// Nanoseconds each worker was busy since it started.
     pub fn busy_nanos(&self) -> Vec<u64> {
         self.shared.stats.iter().map(|s| s.busy_nanos.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Viewers that each worker owns or is to own.
+    pub fn viewers_by_worker(&self) -> Vec<usize> {
+        self.shared.directory.viewers_by_worker()
+    }
+
+    /// Measures what is left for viewers, and tells the placement which workers have
+    /// too much to do. `sent_bytes` are those on the wire since the start. To be called
+    /// about once a second.
+    pub fn measure(&self, now: Instant, sent_bytes: u64) {
+        let viewers = self.viewers_by_worker().iter().sum();
+        let busy_nanos = self.busy_nanos();
+        let mut headroom = self.headroom();
+        let before = headroom.full();
+        let limit = self.shared.settings.limits.viewers.max(1);
+        let places = self.count(SessionKind::Viewer) as f64 / limit as f64;
+        let sample = Sample { busy_nanos: &busy_nanos, sent_bytes, viewers, places };
+        headroom.measure(now, &sample);
+        match headroom.full() {
+            Some(full) if before != Some(full) => {
+                tracing::warn!(reason = full.as_str(), detail = %*headroom, "viewers are refused");
+            }
+            None if before.is_some() => tracing::info!("viewers are admitted again"),
+            _ => {}
+        }
+        let mut states = headroom.states();
+        drop(headroom);
+        for (state, thread) in states.iter_mut().zip(&*self.threads()) {
+            if thread.is_finished() {
+                *state = WorkerState::Gone;
+            }
+        }
+        self.shared.directory.set_worker_states(&states);
+    }
+
+    /// What is left for viewers: 1 all, 0 nothing.
+    pub fn headroom_ratio(&self) -> f64 {
+        self.headroom().ratio()
+    }
+
+    /// Bit/s that may be sent; 0 is no limit.
+    pub fn egress_limit_bps(&self) -> u64 {
+        self.shared.settings.headroom.egress_bps
+    }
+
+    /// Why no viewer is admitted, for operators; `None` when they are.
+    pub fn full(&self) -> Option<String> {
+        let headroom = self.headroom();
+        headroom.full().map(|_| headroom.to_string())
+    }
+
+    fn headroom(&self) -> MutexGuard<'_, Headroom> {
+        // Nothing panics while it holds this lock.
+        self.headroom.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Frees sessions whose peer never came. To be called about once a second.
@@ -266,8 +358,7 @@ impl MediaPool {
 
     /// Ends all sessions and threads, and waits for the threads.
     pub fn shutdown(&self) {
-        let threads =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = std::mem::take(&mut *self.threads());
         for (mailbox, thread) in self.shared.mailboxes.iter().zip(&threads) {
             // A worker looks at a full queue before it sleeps, so trying again ends;
             // one that has panicked looks no more.

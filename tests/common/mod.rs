@@ -9,6 +9,7 @@
 
 pub mod clients;
 pub mod metrics;
+pub mod network;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -45,12 +46,16 @@ const LOG_TAIL: usize = 60;
 /// A gateway of its own for a test.
 pub struct Gateway {
     child: Child,
-    /// The public listener.
+    /// The public listener; the first one, of several.
     pub http: SocketAddr,
+    /// Every public listener.
+    pub http_all: Vec<SocketAddr>,
     /// The admin listener.
     pub admin: SocketAddr,
-    /// The media port.
+    /// The media port, at the first address that is announced.
     pub media: SocketAddr,
+    /// The media port at every address that is announced, best first.
+    pub media_all: Vec<SocketAddr>,
     /// For requests without a connection kept from the one before.
     pub client: Client,
     log: Arc<Mutex<Vec<String>>>,
@@ -61,16 +66,29 @@ impl Gateway {
     /// Starts the built binary; `extra` continues the `[media]` section of its
     /// configuration. Returns once it is ready.
     pub fn start(extra: &str) -> Self {
+        Self::start_at(r#"["127.0.0.1:0"]"#, r#"["127.0.0.1"]"#, extra)
+    }
+
+    /// [`Self::start`] with lists of TOML for `http.listen` and `media.addresses`.
+    pub fn start_at(listen: &str, addresses: &str, extra: &str) -> Self {
+        let text = format!(
+            "[admin]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = {listen}\n\
+             [media]\nport = 0\naddresses = {addresses}\n{extra}"
+        );
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_railbird")), &text)
+    }
+
+    /// Starts the built binary by `command` with this configuration. Returns once it
+    /// is ready.
+    pub fn spawn(mut command: Command, text: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("railbird.toml");
-        let text = format!(
-            "[admin]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = [\"127.0.0.1:0\"]\n\
-             [media]\nport = 0\naddresses = [\"127.0.0.1\"]\n{extra}"
-        );
         std::fs::write(&config, text).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_railbird"))
+        let mut child = command
             .args(["serve", "--config"])
             .arg(&config)
+            // As the downward API of Kubernetes would set it, for those that name it.
+            .env("NODE_IPS", "198.51.100.1,198.51.100.2")
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -92,10 +110,16 @@ impl Gateway {
             let (_, _) = (child.kill(), child.wait());
             panic!("the gateway is not ready: {:#?}", log.lock().unwrap());
         };
-        let address = |key: &str| entry[key].as_str().unwrap().parse().unwrap();
-        let (http, admin, media) = (address("http"), address("admin"), address("media"));
+        let list = |key: &str| -> Vec<SocketAddr> {
+            let text = entry[key].as_str().unwrap_or_default();
+            text.split(',').filter_map(|one| one.parse().ok()).collect()
+        };
+        let first = |key: &str| *list(key).first().expect(key);
+        let (http, admin, media) = (first("http"), first("admin"), first("media"));
+        let http_all = if entry["http_all"].is_null() { vec![http] } else { list("http_all") };
+        let media_all = list("media");
         let client = Client::builder().pool_max_idle_per_host(0).timeout(SOON).build().unwrap();
-        Self { child, http, admin, media, client, log, _directory: directory }
+        Self { child, http, http_all, admin, media, media_all, client, log, _directory: directory }
     }
 
     /// A URL of the public listener; `path` starts with a slash.

@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::os::fd::RawFd;
 
 use super::address::RawAddress;
+use super::options::SocketMark;
 
 pub(super) const EMPTY_VECTOR: libc::iovec =
     libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
@@ -35,7 +36,7 @@ const HEADERS: usize = 64;
 /// What a packet's header is marked with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// The TOS byte or traffic class; 0 needs no control message.
+    /// The TOS byte or traffic class; the socket's own needs no control message.
     pub(super) tos: u8,
     /// Whether the packet is an IPv6 one.
     pub(super) ipv6: bool,
@@ -91,10 +92,10 @@ impl Controls {
     }
 
     /// Replaces what was there.
-    fn fill(&mut self, message: &Outgoing<'_>) {
+    fn fill(&mut self, message: &Outgoing<'_>, socket: SocketMark) {
         self.len = 0;
         let Mark { tos, ipv6 } = message.mark;
-        if tos != 0 {
+        if tos != if ipv6 { socket.ipv6 } else { socket.ipv4 } {
             let (level, kind) = if ipv6 {
                 (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
             } else {
@@ -138,6 +139,7 @@ pub(super) struct Headers {
     headers: Box<[libc::mmsghdr]>,
     vectors: Box<[libc::iovec]>,
     controls: Box<[Controls]>,
+    mark: SocketMark,
     /// Stands in for the kernel: the error that it answers a message with.
     #[cfg(test)]
     pub(super) refuse: Option<Refuse>,
@@ -151,8 +153,10 @@ pub(super) type Refuse = Box<dyn FnMut(&Outgoing<'_>) -> Option<libc::c_int> + S
 unsafe impl Send for Headers {}
 
 impl Headers {
-    pub(super) fn new() -> Self {
+    /// For a socket that is marked so.
+    pub(super) fn new(mark: SocketMark) -> Self {
         Self {
+            mark,
             headers: vec![EMPTY_HEADER; HEADERS].into(),
             vectors: vec![EMPTY_VECTOR; HEADERS].into(),
             controls: (0..HEADERS).map(|_| Controls::new()).collect(),
@@ -183,7 +187,7 @@ impl Headers {
             // The kernel reads through these and writes to none.
             vector.iov_base = message.bytes.as_ptr().cast_mut().cast();
             vector.iov_len = message.bytes.len();
-            controls.fill(&message);
+            controls.fill(&message, self.mark);
             let header = &mut header.msg_hdr;
             header.msg_name = (&raw const *message.to).cast_mut().cast();
             header.msg_namelen = message.to.len();

@@ -2,9 +2,9 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::Traffic;
 use crate::net::dscp::Dscp;
@@ -129,6 +129,31 @@ fn tell_local_addresses(socket: &Socket, ipv6: bool) -> io::Result<()> {
         libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const on).cast(), length)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What the packets of a socket are marked with when their message says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct SocketMark {
+    /// TOS byte of IPv4 packets, also of those to mapped peers.
+    pub(super) ipv4: u8,
+    /// Traffic class of IPv6 packets.
+    pub(super) ipv6: u8,
+}
+
+/// Marks the socket with what most packets carry: control messages of more than 36
+/// bytes cost the kernel an allocation (`____sys_sendmsg`), and the segment length
+/// takes 24. What is refused here is asked for with each message.
+pub(super) fn mark_socket(socket: &impl AsFd, ipv6: bool, tos: u8) -> SocketMark {
+    let socket = SockRef::from(socket);
+    let set = |done: io::Result<()>| if done.is_ok() { tos } else { 0 };
+    let mark = SocketMark {
+        ipv4: set(socket.set_tos_v4(tos.into())),
+        ipv6: if ipv6 { set(socket.set_tclass_v6(tos.into())) } else { 0 },
+    };
+    // With the mark the kernel sets this, by the rules of RFC 1349, which make AF41 bulk:
+    // the last band of the host's own queue (pfifo_fast). Zero is as unmarked.
+    let _ = socket.set_priority(0);
+    mark
 }
 
 /// Whether the kernel knows `UDP_SEGMENT` (Linux 4.18). That it knows it does not mean

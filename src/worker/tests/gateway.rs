@@ -22,7 +22,7 @@ use crate::worker::core::Core;
 use crate::worker::directory::{Directory, SessionLimits};
 use crate::worker::mailbox::mailbox;
 use crate::worker::pool::{MediaPool, PoolSettings, Shared};
-use crate::worker::{NewRole, NewSession, OwnerWaker, SessionId, WorkerTotals};
+use crate::worker::{HeadroomLimits, NewRole, NewSession, OwnerWaker, SessionId, WorkerTotals};
 
 pub(super) const CONSENT: Duration = Duration::from_secs(8);
 pub(super) const INGEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,7 +79,7 @@ impl Gateway {
         }
         let settings = settings(workers);
         let shared = Arc::new(Shared {
-            directory: Directory::new(settings.limits),
+            directory: Directory::new(settings.limits, workers),
             stats: (0..workers).map(|_| Arc::default()).collect(),
             settings,
             identity: DtlsIdentity::generate().unwrap(),
@@ -205,6 +205,8 @@ fn settings(workers: usize) -> PoolSettings {
         udp: UdpSettings { port: media_address().port(), ..UdpSettings::default() },
         addresses: vec![media_address().ip()],
         limits: SessionLimits { viewers: 1000, publishers: 16 },
+        // Judged only by tests that call `measure`.
+        headroom: HeadroomLimits { worker_load: 0.85, egress_bps: 0 },
         timeouts: TransportTimeouts { connect: Duration::from_secs(10), consent: CONSENT },
         ingest_timeout: INGEST_TIMEOUT,
         receiver: ReceiverSettings::default(),

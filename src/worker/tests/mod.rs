@@ -11,6 +11,7 @@ mod layers;
 mod lifecycle;
 mod link;
 mod media;
+mod placement;
 mod rtcp_tap;
 mod simulcast;
 

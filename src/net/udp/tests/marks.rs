@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{Receiver, Sender, V4, V6, datagram};
 use crate::net::dscp::Dscp;
-use crate::net::udp::{Marking, Traffic, UdpSettings};
+use crate::net::udp::{Marking, SendBatch, Traffic, UdpSettings, open_sockets};
 
 const KINDS: [(Traffic, u8); 3] =
     [(Traffic::Audio, 0xb8), (Traffic::Video, 0x88), (Traffic::Control, 0x68)];
@@ -68,6 +68,21 @@ fn messages_of_one_call_have_their_own_marks() {
             assert_eq!((peer.take().1, peer.take().1), (tos, tos));
         }
         peer.expect_nothing();
+    }
+}
+
+/// The kernel would otherwise put video into the last band of its own queue.
+#[test]
+fn marks_leave_the_queues_of_the_host_alone() {
+    for ipv6 in [false, true] {
+        let settings = UdpSettings { ipv6, marking: marking(), ..UdpSettings::default() };
+        let socket = open_sockets(&settings, 1).unwrap().remove(0);
+        let _batch = SendBatch::new(&socket, &settings);
+        let socket = socket2::SockRef::from(&socket);
+        assert_eq!((socket.tos_v4().unwrap(), socket.priority().unwrap()), (0x88, 0));
+        if ipv6 {
+            assert_eq!(socket.tclass_v6().unwrap(), 0x88);
+        }
     }
 }
 
