@@ -5,13 +5,8 @@ use std::task::Waker;
 use std::time::Instant;
 
 use railbird::codec::Codec;
-<<<<<<< HEAD
 use railbird::egress::fanout::{ViewerSpec, Watching};
 use railbird::hub::{PublishRequest, Publisher, Registry, Stream};
-=======
-use railbird::egress::fanout::{FanoutStream, ViewerSpec, Watching};
-use railbird::hub::{PublishRequest, Publisher, Registry};
->>>>>>> layers
 use railbird::media::{LayerId, Packet, TrackInfo};
 use railbird::route::Route;
 use railbird::rtp::extensions::PlayoutDelay;
@@ -68,11 +63,7 @@ pub fn sealer(profile: Profile, n: usize) -> Sealer {
 }
 
 /// Viewer `n` of `stream`, whose packets go to `to`.
-<<<<<<< HEAD
 pub fn viewer(n: usize, to: Route, stream: &Arc<Stream>) -> ViewerSpec {
-=======
-pub fn viewer(n: usize, to: Route, stream: &FanoutStream) -> ViewerSpec {
->>>>>>> layers
     let extensions = ExtensionIds {
         abs_capture_time: Some(3),
         abs_send_time: Some(2),
@@ -95,11 +86,7 @@ pub fn viewer(n: usize, to: Route, stream: &FanoutStream) -> ViewerSpec {
         peer: n,
         to,
         sealer: sealer(Profile::AeadAes128Gcm, n),
-<<<<<<< HEAD
         watching: Watching::new(stream.clone(), &tracks),
-=======
-        watching: Watching::new(stream.stream().clone(), &tracks),
->>>>>>> layers
         tracks,
         seeds: vec![n as u64 * 7, n as u64 * 13],
         cname: n.to_string(),

@@ -42,12 +42,7 @@ impl Engine {
         let now = Instant::now();
         for n in 0..viewers {
             let to = Route { peer: address(n), local: Some(LOCAL.into()) };
-<<<<<<< HEAD
             stream.join(now, viewer(n, to, publisher.stream()));
-=======
-            let spec = viewer(n, to, &stream);
-            stream.join(now, spec);
->>>>>>> layers
         }
         Self {
             stream,

@@ -58,12 +58,7 @@ impl Fanout {
         let mut stream = FanoutStream::new(publisher.stream().clone());
         let now = Instant::now();
         let to = Route::from(SocketAddr::from(([192, 0, 2, 1], 4000)));
-<<<<<<< HEAD
         let seat = stream.join(now, viewer(1, to, publisher.stream()));
-=======
-        let spec = viewer(1, to, &stream);
-        let seat = stream.join(now, spec);
->>>>>>> layers
         Self { stream, seat, now, seq: 0, sink: Nowhere(Box::new([0; MAX_SEND])) }
     }
 
@@ -107,12 +102,9 @@ fn fan_out(criterion: &mut Criterion) {
     criterion.bench_function("a packet into the ring and out to one viewer", |bencher| {
         bencher.iter(|| fanout.send_one());
     });
+    let to = SocketAddr::from(([192, 0, 2, 1], 4000)).into();
+    let spec = viewer(1, to, fanout.stream.stream());
     let fanout = RefCell::new(fanout);
-<<<<<<< HEAD
-=======
-    let to = SocketAddr::from(([192, 0, 2, 1], 4000));
-    let spec = viewer(1, to.into(), &fanout.borrow().stream);
->>>>>>> layers
     let (ssrc, first) = (spec.tracks[0].ssrc, spec.seeds[0]);
     let nack = || {
         let mut fanout = fanout.borrow_mut();
