@@ -9,11 +9,7 @@ COPY web/ ./
 RUN npm run build
 
 FROM rust:1.95-bookworm AS build
-# aws-lc is built from its sources. No pins: the base image's release fixes the versions.
-# hadolint ignore=DL3008
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends cmake g++ nasm \
-    && rm -rf /var/lib/apt/lists/*
+# Its C compiler is all that aws-lc, built from its sources, asks for.
 WORKDIR /src
 COPY . .
 COPY --from=web /web/dist web/dist

@@ -36,6 +36,10 @@ lint: setup web $(DENY) ## format, clippy, dependency rules, types of the pages
 	$(DENY) --log-level error check bans licenses sources
 	cd web && npm run --silent check
 
+.PHONY: bench
+bench: setup-test web ## measure, as root: engine, limit and reference; writes docs/benchmarks.md
+	scripts/bench.py $(ARGS)
+
 .PHONY: web
 web: web/dist/index.html ## build the pages that go into the binary
 

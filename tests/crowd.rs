@@ -1,16 +1,20 @@
 //! The load generator's crowd against the built gateway and against a server of another
 //! maker: what it reports must be what happened.
+#![allow(clippy::disallowed_methods, reason = "tests wait for other processes by the clock")]
 
 mod common;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::clients::Process;
+use common::clients::{Process, ffmpeg};
 use common::{Dealer, Gateway, LATER};
 use railbird_loadgen::crowd::report::{CrowdReport, GroupReport};
 use railbird_loadgen::crowd::{self, CrowdConfig, CrowdError, Group};
 use railbird_loadgen::impair::Impairment;
+use railbird_loadgen::source::pattern::{self, PatternConfig};
+use railbird_loadgen::source::{Clip, SourceConfig};
+use railbird_loadgen::{DealerConfig, run_dealer};
 
 /// Runs a crowd to its end.
 async fn run(config: CrowdConfig) -> Result<CrowdReport, CrowdError> {
@@ -155,4 +159,73 @@ async fn a_crowd_watches_a_server_of_another_maker() {
             assert_eq!(server.report().await["event"], "deleted");
         }
     }
+}
+
+/// Publishes `source` at `table` until the task is aborted.
+async fn publish(gateway: &Gateway, table: &str, source: SourceConfig) -> tokio::task::AbortHandle {
+    let url = gateway.url(&format!("/whip/{table}"));
+    let config = DealerConfig { source, ..DealerConfig::new(table, url) };
+    let task = tokio::spawn(run_dealer(config, std::future::pending()));
+    gateway.wait_live(table).await;
+    task.abort_handle()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_each_codec_are_published_and_watched() {
+    let gateway = Gateway::start("");
+    let directory = tempfile::tempdir().unwrap();
+    for (table, encoder, file) in [
+        ("h264", "libx264", "clip.h264"),
+        ("vp8", "libvpx", "vp8.ivf"),
+        ("vp9", "libvpx-vp9", "vp9.ivf"),
+        ("av1", "libaom-av1", "av1.ivf"),
+    ] {
+        let path = directory.path().join(file);
+        let mut encode = std::process::Command::new(ffmpeg());
+        encode.args(["-v", "error", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25"]);
+        encode.args(["-t", "2", "-g", "25", "-b:v", "300k", "-bf", "0", "-c:v", encoder]);
+        if encoder.starts_with("lib") && encoder != "libx264" {
+            encode.args(["-deadline", "realtime", "-cpu-used", "8", "-lag-in-frames", "0"]);
+        }
+        let output = encode.arg(&path).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let clip = Clip::open(&path, 25).unwrap();
+        assert!((48..=50).contains(&clip.frames.len()), "{table}: {}", clip.frames.len());
+        let publisher = publish(&gateway, table, SourceConfig::Clip(Arc::new(clip))).await;
+        let mut config = crowd_at(&gateway, table, vec![Group::new("viewers", 2)]);
+        config.verify = 1.0;
+        let report = run(config).await.unwrap();
+        assert_unharmed(&report.total);
+        let frames = report.total.frames;
+        let keyframes: u64 = report.viewers.iter().map(|viewer| viewer.keyframes).sum();
+        assert!(frames >= 2 * 65 && (4..=14).contains(&keyframes), "{table}: {frames} {keyframes}");
+        publisher.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_simulcast_of_the_pattern_arrives_in_three_layers() {
+    let gateway = Gateway::start("");
+    let layer = |(rid, width): (&str, u32)| {
+        let clip = pattern::encode(&PatternConfig {
+            width,
+            height: width * 9 / 16,
+            fps: 30,
+            bitrate: width * 1000,
+            keyframe_interval: Duration::from_secs(1),
+            audio_bitrate: 0,
+        });
+        (rid.to_owned(), Arc::new(clip.unwrap()))
+    };
+    let layers = [("f", 640), ("h", 320)].map(layer);
+    let publisher = publish(&gateway, "demo", SourceConfig::Layers(layers.to_vec())).await;
+    let two = async || {
+        let table = gateway.live("demo").await?;
+        let layers = table["tracks"][0]["layers"].as_array()?.clone();
+        (layers.len() == 2 && layers.iter().all(|layer| layer["width"] != 0)).then_some(layers)
+    };
+    let layers = common::wait_until("two layers", LATER, two).await;
+    let widths: Vec<_> = layers.iter().map(|layer| layer["width"].as_u64()).collect();
+    assert_eq!(widths, [Some(640), Some(320)], "{layers:?}");
+    publisher.abort();
 }

@@ -3,6 +3,7 @@
 //!
 //! - `limit`: nothing but copy, seal and send, for so many viewers (`limit.rs`)
 //! - `engine`: the gateway's own fan-out and sockets (`engine.rs`)
+//! - `workers`: two engines on two threads against one (`workers.rs`)
 //! - `reference`: `rtc`'s peer connections and `send_to` (`reference.rs`)
 //!
 //! Packets go to an `ifb` device in a network namespace of this process, which takes
@@ -20,6 +21,7 @@ mod limit;
 mod network;
 mod reference;
 mod report;
+mod workers;
 
 use std::time::Duration;
 
@@ -66,6 +68,12 @@ fn main() {
     let mut cases: Vec<(String, Box<dyn FnMut() -> cpu::Cost>)> = Vec::new();
     let mut limit = limit::Limit::new(cli.compare);
     cases.push((format!("limit {}", cli.compare), Box::new(move || limit.run(time))));
+    // How the limit itself grows: keys of thousands of viewers do not fit a cache.
+    let ends = [cli.viewers.first(), cli.viewers.last()];
+    for &viewers in ends.into_iter().flatten().filter(|viewers| **viewers != cli.compare) {
+        let mut limit = limit::Limit::new(viewers);
+        cases.push((format!("limit {viewers}"), Box::new(move || limit.run(time))));
+    }
     for &viewers in &cli.viewers {
         let mut engine = engine::Engine::new(viewers, false);
         cases.push((format!("engine {viewers}"), Box::new(move || engine.run(time))));
@@ -84,7 +92,7 @@ fn main() {
         cases.iter().map(|(name, _)| report::Row::new(name.clone())).collect();
     for round in 0..=cli.rounds {
         for ((name, case), row) in cases.iter_mut().zip(&mut results) {
-            eprint!("\rround {round} of {}: {name}            ", cli.rounds);
+            eprint!("\rround {round} of {}: {name:<30}", cli.rounds);
             let cost = case();
             // The first round warms caches and clocks up.
             if round > 0 {
@@ -93,5 +101,6 @@ fn main() {
         }
     }
     eprintln!();
-    report::print(&device, &results, cli.json);
+    let two_workers = workers::scaling(cli.compare, time, cli.rounds);
+    report::print(&device, &results, two_workers, cli.json);
 }

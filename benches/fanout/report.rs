@@ -30,7 +30,7 @@ impl Row {
 
 /// Prints the rows, each with its ratio to the first, which is the limit.
 #[allow(clippy::print_stdout, reason = "the report of a command-line tool")]
-pub(crate) fn print(device: &str, rows: &[Row], json: bool) {
+pub(crate) fn print(device: &str, rows: &[Row], two_workers: f64, json: bool) {
     let limit = rows.first().map_or(f64::NAN, Row::median);
     if json {
         let rows: Vec<_> = rows
@@ -42,10 +42,13 @@ pub(crate) fn print(device: &str, rows: &[Row], json: bool) {
                     "least": row.range().0,
                     "most": row.range().1,
                     "toLimit": row.median() / limit,
+                    "rounds": row.nanos,
                 })
             })
             .collect();
-        return println!("{}", serde_json::json!({ "device": device, "rows": rows }));
+        let report =
+            serde_json::json!({ "device": device, "twoWorkers": two_workers, "rows": rows });
+        return println!("{report}");
     }
     println!("device: {device}; median of {} rounds\n", rows.first().map_or(0, |r| r.nanos.len()));
     println!("{:<28} {:>10} {:>18} {:>10}", "case", "ns/packet", "least to most", "to limit");
@@ -55,4 +58,5 @@ pub(crate) fn print(device: &str, rows: &[Row], json: bool) {
         let (name, median) = (&row.name, row.median());
         println!("{name:<28} {median:>10.0} {range:>18} {:>10.2}", median / limit);
     }
+    println!("\ntwo workers send {two_workers:.2} times as many packets a second as one");
 }

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{
     Interceptor, NackGeneratorBuilder, NackResponderBuilder, Packet, ReceiverReportBuilder,
     Registry, Slot, StreamInfo, TaggedPacket,
@@ -147,6 +148,8 @@ impl Peer {
         let settings = SettingEngineBuilder::new()
             .with_ice_timeouts(Some(disconnected), Some(failed), Some(keepalive))
             .with_include_loopback_candidate(true)
+            // Addresses come in the clear; a network without multicast is no reason to fail.
+            .with_multicast_dns_mode(MulticastDnsMode::Disabled)
             .build();
         let mut builder = PeerConnectionBuilder::new()
             .with_configuration(RTCConfigurationBuilder::default().build())

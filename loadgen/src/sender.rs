@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::rtcp::sender_report::SenderReport;
 use rtc::rtp::codec::av1::Av1Payloader;
@@ -37,6 +37,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 pub struct Sender {
     track: Arc<TrackLocalStaticRTP>,
     sender: Arc<dyn RtpSender>,
+    format: Video,
     payloader: Option<Box<dyn Payloader + Send>>,
     /// RTP clock, ticks a second.
     clock: i64,
@@ -83,6 +84,7 @@ impl Sender {
         let stream = |(&(ssrc, _), rid): (&(u32, &str), &Option<&String>)| Self {
             track: Arc::clone(&track),
             sender: Arc::clone(&sender),
+            format,
             payloader: (kind == Kind::Video).then(|| payloader(format)),
             clock,
             ssrc,
@@ -130,7 +132,14 @@ impl Sender {
     pub async fn send(&mut self, media: &Media, stats: &DealerStats) -> Result<(), PeerError> {
         let timestamp = self.first_timestamp.wrapping_add(media.ticks);
         let payloads = match &mut self.payloader {
-            Some(payloader) => payloader.payload(MAX_PAYLOAD, &media.data)?,
+            Some(payloader) => {
+                let payloads = payloader.payload(MAX_PAYLOAD, &media.data)?;
+                if self.format == Video::Vp9 {
+                    vp9_predicted(payloads, !media.keyframe)
+                } else {
+                    payloads
+                }
+            }
             None => vec![media.data.clone()],
         };
         let last = payloads.len().saturating_sub(1);
@@ -185,6 +194,20 @@ impl Sender {
         };
         Ok(self.track.write_rtcp(vec![Box::new(report)]).await?)
     }
+}
+
+/// Says in each VP9 payload descriptor whether the frame is predicted from others (RFC
+/// 9628 §4.2: P), which the payloader leaves out, and hence that references are not told
+/// frame by frame (F).
+fn vp9_predicted(payloads: Vec<Bytes>, predicted: bool) -> Vec<Bytes> {
+    let mark = |payload: Bytes| {
+        let mut payload = BytesMut::from(payload);
+        if let Some(descriptor) = payload.first_mut() {
+            *descriptor = *descriptor & !0x50 | if predicted { 0x40 } else { 0 };
+        }
+        payload.freeze()
+    };
+    payloads.into_iter().map(mark).collect()
 }
 
 /// Cuts frames of `format` into RTP payloads.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use railbird_loadgen::crowd::live::Live;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 const WIDTH: usize = 24;
@@ -55,8 +56,15 @@ pub fn end(shown: &JoinHandle<()>) {
     }
 }
 
-/// Resolves after `duration`, if any, or at Ctrl-C.
+/// Resolves after `duration`, if any, or when told to end by Ctrl-C or SIGTERM, so that
+/// sessions are deleted and not left to time out.
 pub async fn over(duration: Option<Duration>) {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
     let timer = async {
         match duration {
             Some(duration) => tokio::time::sleep(duration).await,
@@ -66,5 +74,6 @@ pub async fn over(duration: Option<Duration>) {
     tokio::select! {
         () = timer => {}
         _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
     }
 }

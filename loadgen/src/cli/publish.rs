@@ -21,8 +21,8 @@ const LAYERS: [(&str, u32); 3] = [("f", 1), ("h", 2), ("q", 4)];
 /// Arguments of `loadgen publish`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// WHIP endpoint, such as http://127.0.0.1:8080/whip/demo; {n} stands for 1 to
-    /// --tables.
+    /// WHIP endpoint, such as http://127.0.0.1:8080/whip/demo; {} in it stands for
+    /// 1 to --tables.
     #[arg(long)]
     url: String,
     /// Bearer token.
@@ -31,7 +31,7 @@ pub struct Args {
     /// Name drawn on the table; by default the last part of the URL.
     #[arg(long)]
     table: Option<String>,
-    /// Tables to publish; more than one needs {n} in the URL.
+    /// Tables to publish; more than one needs {} in the URL.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     tables: u32,
     /// Stop after this long (such as 30s, 5m); without it, run until Ctrl-C.
@@ -72,7 +72,7 @@ impl Args {
         let urls = expand(&self.url, self.tables);
         anyhow::ensure!(
             urls.len() == self.tables as usize,
-            "--tables needs {{n}} in --url, such as http://127.0.0.1:8080/whip/table{{n}}"
+            "--tables needs {{}} in --url, such as http://127.0.0.1:8080/whip/table{{}}"
         );
         let source = self.source()?;
         let config = |url: String| {

@@ -15,8 +15,6 @@ const BASE_RATE: f64 = 100.0;
 /// Arguments of `loadgen storm`.
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    crowd: CrowdArgs,
     /// Viewers that join.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     joins: u32,
@@ -26,6 +24,8 @@ pub struct Args {
     /// Viewers that are there before.
     #[arg(long, default_value_t = 0)]
     base: u32,
+    #[command(flatten)]
+    crowd: CrowdArgs,
 }
 
 /// Runs the command.

@@ -17,10 +17,10 @@ use super::{decode, progress, table};
 #[derive(clap::Args)]
 pub struct CrowdArgs {
     /// WHEP endpoint, such as http://127.0.0.1:8080/whep/demo; several are taken in turn,
-    /// and {n} in one stands for 1 to --tables.
+    /// and {} in one stands for 1 to --tables.
     #[arg(long = "url", required = true)]
     urls: Vec<String>,
-    /// Tables that {n} in the URL stands for.
+    /// Tables that {} in the URL stands for.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     tables: u32,
     /// Bearer token.
@@ -114,23 +114,23 @@ impl ImpairArgs {
 /// Arguments of `loadgen watch`.
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    crowd: CrowdArgs,
     /// Viewers at once.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     viewers: u32,
     /// Viewers that join per second.
     #[arg(long, default_value = "100", value_parser = positive)]
     join_rate: f64,
+    /// Decode the picture and read the synthetic dealer's clock in it: for few viewers.
+    #[arg(long)]
+    decode: bool,
+    #[command(flatten)]
+    crowd: CrowdArgs,
     /// Media that comes to impaired viewers suffers this; set-up is spared.
     #[command(flatten)]
     impair: ImpairArgs,
     /// Share of viewers that are impaired.
     #[arg(long, default_value = "1", value_parser = share)]
     impair_share: f64,
-    /// Decode the picture and read the synthetic dealer's clock in it: for few viewers.
-    #[arg(long)]
-    decode: bool,
 }
 
 fn estimate(text: &str) -> Result<Estimate, String> {
@@ -139,8 +139,8 @@ fn estimate(text: &str) -> Result<Estimate, String> {
 
 /// Fills the number of each table into a pattern.
 pub fn expand(pattern: &str, tables: u32) -> Vec<String> {
-    if pattern.contains("{n}") {
-        (1..=tables).map(|n| pattern.replace("{n}", &n.to_string())).collect()
+    if pattern.contains("{}") {
+        (1..=tables).map(|n| pattern.replace("{}", &n.to_string())).collect()
     } else {
         vec![pattern.to_owned()]
     }
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_pattern_names_each_table_and_a_plain_url_one() {
-        assert_eq!(expand("h/{n}", 3), ["h/1", "h/2", "h/3"]);
+        assert_eq!(expand("h/{}", 3), ["h/1", "h/2", "h/3"]);
         assert_eq!(expand("h/demo", 3), ["h/demo"]);
     }
 
