@@ -15,6 +15,9 @@ use crate::time::utc_micros;
 
 /// Sockets of a flood, each with an address of its own where the system gives one.
 const FLOOD_SOCKETS: usize = 64;
+/// Requests of a flood, made once: making one costs more than refusing it. Coprime to
+/// the number of sockets.
+const REQUESTS: u64 = 255;
 /// Datagrams that are kept to be sent again; the oldest makes room.
 const KEPT: usize = 64;
 /// The two of `kept`.
@@ -32,6 +35,7 @@ pub(super) struct Source {
     socket: UdpSocket,
     /// Where a flood of STUN comes from.
     flood: Vec<UdpSocket>,
+    requests: Vec<Vec<u8>>,
     /// Own reports and received packets, to be sent again.
     kept: [VecDeque<Vec<u8>>; 2],
     collector: Collector,
@@ -61,6 +65,7 @@ impl Source {
             viewer,
             socket,
             flood: Vec::new(),
+            requests: Vec::new(),
             kept: Default::default(),
             collector: Collector::new(1),
             begun: None,
@@ -181,22 +186,30 @@ impl Source {
         }
     }
 
-    /// A binding request from another address each time: with a wrong password for a
-    /// session that exists, or for one that does not.
+    /// A binding request from another address each time.
     fn flood(&mut self, server: SocketAddr, turn: u64) {
+        if self.requests.is_empty() {
+            self.requests = (0..REQUESTS).filter_map(|n| self.request(n)).collect();
+        }
+        let at = |len: usize| turn as usize % len.max(1);
+        let request = self.requests.get(at(self.requests.len()));
+        if let (Some(request), Some(socket)) = (request, self.flood.get(at(self.flood.len()))) {
+            let sent = socket.send_to(request, server);
+            self.tally.count(sent);
+        }
+    }
+
+    /// A binding request with a wrong password for a session that exists, or for one
+    /// that does not.
+    fn request(&mut self, number: u64) -> Option<Vec<u8>> {
         let (id, random) = (TransactionId::new(), self.draw());
         let mut credentials = self.viewer.credentials();
-        if turn.is_multiple_of(2) {
+        if number.is_multiple_of(2) {
             credentials.remote_pwd.push('x');
         } else {
             credentials.remote_ufrag = format!("{random:016x}");
         }
-        let request = credentials.request(id, random, self.viewer.identity().crypto());
-        let socket = self.flood.get(turn as usize % self.flood.len().max(1));
-        if let (Some(request), Some(socket)) = (request, socket) {
-            let sent = socket.send_to(&request, server);
-            self.tally.count(sent);
-        }
+        credentials.request(id, random, self.viewer.identity().crypto())
     }
 
     /// Moves to a new socket and takes the media along.
