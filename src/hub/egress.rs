@@ -44,7 +44,7 @@ egress! {
     resent,
     /// Not sent again: no longer in the ring, or lost before it.
     resend_missed,
-    /// Not sent again: the viewer's share for resends is used up.
+    /// Not sent again: the viewer's share for resends is used up, or it asks for too many.
     resend_refused,
     /// Keyframes that viewers asked for.
     keyframes_asked,

@@ -362,3 +362,21 @@ fn a_viewer_is_asked_for_its_round_trip_time_twice_a_second_at_most() {
     }
     assert_eq!(samples, 4);
 }
+
+#[test]
+fn a_storm_of_nacks_is_looked_up_so_often_and_no_more() {
+    let mut rig = Rig::new(true);
+    let never_sent: Vec<u16> = (40_000..40_250).collect();
+    for _ in 0..100 {
+        assert!(rig.nack(&never_sent).is_empty());
+    }
+    let counts = rig.stream.stream().egress.snapshot();
+    assert_eq!(
+        (counts.nacked, counts.resend_missed, counts.resend_refused),
+        (25_000, 1_024, 23_976)
+    );
+    // A second later it is heard as anybody else.
+    rig.now += Duration::from_secs(1);
+    rig.nack(&never_sent);
+    assert_eq!(rig.stream.stream().egress.snapshot().resend_missed, 1_274);
+}

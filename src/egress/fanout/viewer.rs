@@ -27,6 +27,10 @@ const MAX_RESENDS_PER_PACKET: usize = 256;
 /// Keyframes that a viewer may ask for: they cost the publisher bits and all viewers
 /// picture. Past it a viewer waits like the others for the next one.
 const KEYFRAME_REQUESTS: Allowance = Allowance { burst: 5, every: Duration::from_secs(2) };
+/// Sequence numbers that are looked for in the ring, whatever comes of it: after an
+/// outage of a second at 10 Mbit/s all of them, and twice as many a second as anybody
+/// who can still watch loses. What is resent is bounded in bytes as well.
+const NACKED: Allowance = Allowance { burst: 1024, every: Duration::from_micros(500) };
 /// Between two round-trip times taken from one viewer's reports, so that nobody makes
 /// up what the metrics say of all.
 const RTT_INTERVAL: Duration = Duration::from_millis(500);
@@ -102,6 +106,7 @@ pub(super) struct Viewer {
     quality: ViewerQuality,
     rtt_at: Option<Instant>,
     keyframe_budget: Budget,
+    nack_budget: Budget,
     cname: String,
 }
 
@@ -149,6 +154,7 @@ impl Viewer {
             quality: ViewerQuality::default(),
             rtt_at: None,
             keyframe_budget: Budget::default(),
+            nack_budget: Budget::default(),
             cname: spec.cname,
         }
     }
@@ -215,6 +221,10 @@ impl Viewer {
                     for sequence in seqs.iter().take(budget) {
                         budget -= 1;
                         counts.nacked += 1;
+                        if !self.nack_budget.take(context.now, NACKED) {
+                            counts.resend_refused += 1;
+                            continue;
+                        }
                         track.resend(sequence, ring, &self.line, context, counts, sink);
                     }
                 }
