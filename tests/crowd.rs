@@ -62,7 +62,8 @@ async fn fifty_viewers_get_every_packet_and_their_report_adds_up() {
     assert_eq!(latency.source, Some("abs-capture-time"));
     let (all, keyframes) = (latency.all.unwrap(), latency.keyframes.unwrap());
     assert!(all.p50 > 0.0 && all.p50 < 1000.0 && all.p99 >= all.p95, "{latency:?}");
-    assert!(keyframes.samples > 0 && keyframes.samples < all.samples / 10, "{latency:?}");
+    // Capture time comes with keyframes and twice a second.
+    assert!(keyframes.samples > 0 && keyframes.samples < all.samples / 2, "{latency:?}");
     let window = &report.window;
     assert!(window.packets > 0 && window.packets < total.packets, "{window:?}");
     let server = window.server.expect("its CPU time can be read");

@@ -105,8 +105,9 @@ fn two_percent_loss_both_ways_leaves_no_hole() {
 
 #[test]
 fn ten_percent_loss_both_ways_leaves_no_hole_that_time_allows_to_fill() {
-    // Each try fails one time in five, and 200 ms have room for four or five of them.
-    loses_nothing_for_good(100, 12, 2);
+    // Each try fails one time in five, and 200 ms have room for four or five of them: of
+    // the 700 packets one is given up in most runs, and eight in none.
+    loses_nothing_for_good(100, 12, 8);
 }
 
 #[test]
