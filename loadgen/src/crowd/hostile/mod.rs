@@ -322,7 +322,8 @@ fn cost(usage: [(Usage, u64); 3], quiet: f64, seconds: f64, packets: u64) -> Cos
         to.cpu.saturating_sub(from.cpu).as_secs_f64() / seconds.max(1e-3)
     };
     let (cores_before, cores) = (cores(before, between, quiet), cores(between, after, seconds));
-    let nanos_per_packet = (cores - cores_before) * seconds * 1e9 / packets.max(1) as f64;
+    let extra = (cores - cores_before) * seconds * 1e9;
+    let nanos_per_packet = if packets > 0 { extra / packets as f64 } else { 0.0 };
     let (rss_before, rss) = (between.rss, after.rss);
     Cost { cores_before, cores, nanos_per_packet, rss_before, rss, files_before, files }
 }
