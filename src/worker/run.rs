@@ -19,6 +19,9 @@ pub(super) const WAKER_TOKEN: Token = Token(1);
 
 /// Batches of datagrams taken in one turn: reception must not starve sending.
 const RECEIVE_BATCHES: usize = 8;
+/// Time that reception may take of a turn, past which the rest waits: a handshake costs
+/// as much as thousands of other datagrams.
+const RECEIVE_TIME: Duration = Duration::from_millis(2);
 /// Longest wait while the socket takes nothing. A timer and not the poll's word, because
 /// a lack of memory (`ENOBUFS`) has no end that is told, and because the kernel tells a
 /// poll that wants to write of every packet that has left, while the buffer that is
@@ -61,7 +64,9 @@ impl Worker {
         while !self.core.is_stopping() {
             // Announced before the queues are looked at, so that no message slips in between.
             self.mailbox.fall_asleep();
-            let mut wait = if drained { self.core.wait(now) } else { Duration::ZERO };
+            // The turn took its time: what is due is due from here.
+            let mut wait =
+                if drained { self.core.wait(now + now.elapsed()) } else { Duration::ZERO };
             if self.core.sink.is_blocked() {
                 wait = wait.min(SEND_RETRY);
             }
@@ -114,6 +119,9 @@ impl Worker {
             }
             if count < BATCH {
                 return true;
+            }
+            if now.elapsed() > RECEIVE_TIME {
+                return false;
             }
         }
         false

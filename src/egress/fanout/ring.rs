@@ -79,9 +79,13 @@ impl Ring {
         Self { codec, slots, end: None, released: 0, gop: None, frame: None }
     }
 
-    /// Adds the next packet; packets come in rising `seq`. Nobody is sent it before
+    /// Adds the next packet; packets come in rising `seq`, others are dropped. Nobody is sent it before
     /// [`Self::release`].
     pub fn push(&mut self, packet: Arc<Packet>) {
+        if self.end.is_some_and(|end| packet.seq < end) {
+            // Whatever may have been sent must stay as it is.
+            return;
+        }
         let len = self.slots.len() as u64;
         if self.end.is_none() {
             self.released = packet.seq;
@@ -156,7 +160,9 @@ impl Ring {
         let due = |frame: FrameStamp| {
             !(0..STAMP_INTERVAL_MICROS).contains(&packet.capture.micros_since(frame.last))
         };
-        let stamped = packet.keyframe || self.frame.is_none_or(due);
+        // Every packet of audio is a random access point.
+        let keyframe = packet.keyframe && self.codec.kind() == MediaKind::Video;
+        let stamped = keyframe || self.frame.is_none_or(due);
         let last = match self.frame {
             Some(frame) if !stamped => frame.last,
             _ => packet.capture,

@@ -34,6 +34,8 @@ struct Layer {
     last_packet: Option<Instant>,
     last_request: Option<Instant>,
     rate: Option<RateMeter>,
+    /// When what was pushed goes to the viewers.
+    release_at: Option<Instant>,
 }
 
 /// Owner: the stream on this worker.
@@ -43,7 +45,7 @@ pub(super) struct Source {
     /// Of each layer, as it was lately, and when.
     states: Vec<Vec<LayerState>>,
     states_at: Option<Instant>,
-    /// When what was pushed goes to the viewers.
+    /// The earliest time at which a layer is to be released.
     release_at: Option<Instant>,
     has_video: bool,
 }
@@ -56,6 +58,7 @@ impl Source {
                 last_packet: None,
                 last_request: None,
                 rate: None,
+                release_at: None,
             };
             track.rids.iter().map(layer).collect()
         });
@@ -83,7 +86,8 @@ impl Source {
             Some(MediaKind::Video) if !marker && layer.ring.held() < SLICE as u64 => FRAME_WAIT,
             _ => Duration::ZERO,
         };
-        let at = now + wait;
+        let at = layer.release_at.map_or(now + wait, |earlier| earlier.min(now + wait));
+        layer.release_at = Some(at);
         self.release_at = Some(self.release_at.map_or(at, |earlier| earlier.min(at)));
     }
 
@@ -97,8 +101,17 @@ impl Source {
         if self.release_at.is_none_or(|at| now < at) {
             return false;
         }
-        self.release_at = None;
-        self.layers.iter_mut().flatten().for_each(|layer| layer.ring.release());
+        for (track, layers) in self.stream.tracks.iter().zip(&mut self.layers) {
+            // Audio rides along with whatever goes.
+            let rides = track.kind() == MediaKind::Audio;
+            for layer in layers {
+                if rides || layer.release_at.is_some_and(|at| at <= now) {
+                    layer.ring.release();
+                    layer.release_at = None;
+                }
+            }
+        }
+        self.release_at = self.layers.iter().flatten().filter_map(|layer| layer.release_at).min();
         true
     }
 

@@ -36,6 +36,8 @@ pub struct FanoutStream {
     viewers: Slab<Viewer>,
     forms: HeaderForms,
     round: Round,
+    /// A slice has precedence over the round in the next visit.
+    slice_next: bool,
     /// Who waits for its next slice, and until when; the times only rise.
     queue: VecDeque<(Instant, usize)>,
 }
@@ -81,6 +83,7 @@ impl FanoutStream {
             viewers: Slab::new(),
             forms: HeaderForms::default(),
             round: Round::default(),
+            slice_next: false,
             queue: VecDeque::new(),
         }
     }
@@ -195,8 +198,13 @@ impl FanoutStream {
         Some(self.viewers.get(seat.0)?.quality())
     }
 
-    /// Who is next: whoever's slice is due, else the round.
+    /// Who is next: in turn whoever's slice is due and the round, so that neither many
+    /// newcomers nor a large audience starve the other.
     fn next_seat(&mut self, now: Instant) -> Option<usize> {
+        self.slice_next = !self.slice_next;
+        if self.round.left > 0 && !self.slice_next {
+            return self.round.step(self.viewers.capacity());
+        }
         if let Some((_, seat)) = self.queue.pop_front_if(|(at, _)| *at <= now) {
             if let Some(viewer) = self.viewers.get_mut(seat) {
                 viewer.queued = false;

@@ -63,8 +63,6 @@ struct Mapping {
     timestamp_shift: u32,
     /// Added to the picture numbers in the payload.
     numbers: NumberShift,
-    /// Up to this ring `seq` the viewer catches up, and is not late.
-    caught_up: u64,
 }
 
 /// The last packet sent, for reports and for a seamless change of layer.
@@ -82,6 +80,8 @@ pub(super) struct ViewerTrack {
     next: Option<u64>,
     mapping: Option<Mapping>,
     next_index: u64,
+    /// It has been at the live edge since it entered: from then on it may be late.
+    caught_up: bool,
     /// When the next slice may go, after one that did not reach the live edge.
     next_slice: Option<Instant>,
     resend_allowance: u64,
@@ -122,6 +122,7 @@ impl ViewerTrack {
             next: None,
             mapping: None,
             next_index: first_index,
+            caught_up: false,
             next_slice: None,
             resend_allowance: RESEND_BURST,
             last: None,
@@ -175,6 +176,7 @@ impl ViewerTrack {
             next += 1;
         }
         self.next = Some(next);
+        self.caught_up |= next == end;
         self.next_slice = (next < end).then(|| context.now + SLICE_PAUSE);
         Pumped { next_slice: self.next_slice, wants_keyframe: None }
     }
@@ -227,10 +229,11 @@ impl ViewerTrack {
         if self.replayed || self.paused || !self.started.is_some_and(young) {
             return false;
         }
-        self.replayed = true;
         self.not_before = 0;
-        self.next = self.enter(ring);
-        self.next.is_some()
+        let Some(start) = self.enter(ring) else { return false };
+        self.next = Some(start);
+        self.replayed = true;
+        true
     }
 
     /// Answers a NACK: sends `sequence` again from the ring, as RTX (RFC 4588 §4)
@@ -296,11 +299,11 @@ impl ViewerTrack {
     /// Takes a viewer that is too far behind, or that the ring has overtaken, to the
     /// newest keyframe, or lets it wait for the next.
     fn skip_what_is_late(&mut self, ring: &Ring, context: &PassContext, counts: &mut EgressCounts) {
-        let (Some(next), Some(mapping)) = (self.next, self.mapping) else { return };
+        let Some(next) = self.next else { return };
         let overtaken = ring.start().is_some_and(|start| next < start);
         let is_late = || {
             let received = ring.get(next).map(|slot| slot.packet.received);
-            next >= mapping.caught_up
+            self.caught_up
                 && received
                     .is_some_and(|at| context.now.saturating_duration_since(at) > MAX_LATENESS)
         };
@@ -324,6 +327,7 @@ impl ViewerTrack {
             MediaKind::Audio => end.checked_sub(1)?,
         };
         let slot = ring.get(start)?;
+        self.caught_up = false;
         let first = &slot.packet;
         let timestamp_shift = match self.last {
             None => self.first_shift,
@@ -336,13 +340,8 @@ impl ViewerTrack {
         let numbers = self
             .last
             .map_or(former, |last| NumberShift::joining(former, &last.numbers, &slot.numbers));
-        self.mapping = Some(Mapping {
-            source: start,
-            index: self.next_index,
-            timestamp_shift,
-            numbers,
-            caught_up: end,
-        });
+        self.mapping =
+            Some(Mapping { source: start, index: self.next_index, timestamp_shift, numbers });
         Some(start)
     }
 
@@ -396,7 +395,7 @@ impl ViewerTrack {
     ) {
         let packet = &slot.packet;
         let stamps = match slot.stamped {
-            true if packet.keyframe => Stamps::CaptureAndPlayout,
+            true if packet.keyframe && self.kind == MediaKind::Video => Stamps::CaptureAndPlayout,
             true => Stamps::Capture,
             false => Stamps::None,
         };

@@ -129,7 +129,10 @@ impl Viewer {
         let playout_delay = spec.playout_delay;
         let mut selection = Selection::new(spec.watching, now);
         let mut tracks = SmallVec::new();
-        for (watched, (params, random)) in spec.tracks.into_iter().zip(spec.seeds).enumerate() {
+        let mut watched: Vec<_> = spec.tracks.into_iter().zip(spec.seeds).enumerate().collect();
+        // Audio after video: as the short last datagram of a run it costs next to nothing.
+        watched.sort_by_key(|(_, (params, _))| source.kind(params.track) == Some(MediaKind::Audio));
+        for (watched, (params, random)) in watched {
             let Some(info) = source.stream.tracks.get(usize::from(params.track)) else { continue };
             let layer = selection.first_layer(watched, source, now);
             let form = HeaderForm {

@@ -331,7 +331,10 @@ impl DatagramSink for SendBatch {
             return;
         }
         let Some(room) = self.arena.get_mut(self.end..self.end + MAX_SEND) else { return };
-        let Some(len) = write(room).filter(|len| (1..=MAX_SEND).contains(len)) else { return };
+        let Some(len) = write(room).filter(|len| (1..=MAX_SEND).contains(len)) else {
+            self.counts.dropped[TOO_LONG] += 1;
+            return;
+        };
         let mark = Mark { tos: self.marking.tos(traffic), ipv6: is_ipv6(to.peer) };
         match self.messages.last_mut() {
             Some(last) if last.takes(to, mark, len) => {
@@ -376,11 +379,12 @@ fn is_ipv6(to: SocketAddr) -> bool {
 
 /// Indexes into [`DROP_REASONS`].
 const FULL: usize = 0;
+const TOO_LONG: usize = 1;
 
 fn drop_reason(code: libc::c_int) -> usize {
     match code {
         libc::ENOBUFS | libc::ENOMEM => FULL,
-        libc::EMSGSIZE => 1,
+        libc::EMSGSIZE => TOO_LONG,
         libc::ENETUNREACH
         | libc::EHOSTUNREACH
         | libc::ENETDOWN
