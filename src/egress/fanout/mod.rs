@@ -5,6 +5,8 @@
 //! bounded slice at a time; joining is nothing but a cursor that starts at the
 //! GOP, and a NACK is a look back into the ring.
 
+#[cfg(test)]
+mod crowd_tests;
 mod header;
 mod ladder;
 mod layers;

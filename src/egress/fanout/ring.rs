@@ -275,6 +275,20 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_twice_changes_nothing() {
+        let mut ring = released([sized(0, 0, 100), sized(1, 0, 90)]);
+        ring.push(sized(1, 0, 90));
+        ring.push(sized(0, 0, 80));
+        ring.release();
+        let slots = [0, 1].map(|seq| ring.get(seq).unwrap());
+        assert_eq!(
+            slots.map(|slot| (slot.packet.payload.len(), slot.padding)),
+            [(100, 0), (90, 10)]
+        );
+        assert_eq!((ring.end(), ring.held()), (Some(2), 0));
+    }
+
+    #[test]
     fn capture_time_goes_with_keyframes_and_twice_a_second_by_whole_frames() {
         let at = |seq: u64, frame: u64, keyframe| {
             let packet = Packet::clone(&packet(seq, frame * 3000, keyframe, Instant::now()));
