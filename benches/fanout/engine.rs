@@ -67,7 +67,7 @@ impl Engine {
             while let Some(at) = self.next_audio.filter(|at| *at <= self.now) {
                 self.next_audio = Some(at + AUDIO_TIME);
                 self.audio += 1;
-                let packet = packet(self.audio, self.audio * 960, true, false, 120, self.now);
+                let packet = packet(self.audio, self.audio * 960, true, true, 120, self.now);
                 self.stream.push(self.now, AUDIO, packet);
             }
             for n in 0..FRAME as u64 {
