@@ -33,6 +33,7 @@ fn fifty(gateway: &Gateway) -> HlsConfig {
         },
         insecure: false,
         server_pid: Some(gateway.pid()),
+        baseline: Duration::ZERO,
     }
 }
 

@@ -60,6 +60,9 @@ pub struct Args {
     /// Process of the server, on this machine, to read its CPU time and memory.
     #[arg(long)]
     server_pid: Option<u32>,
+    /// How long to look at it before the first client, to take off what it uses anyway.
+    #[arg(long, default_value = "0s", value_parser = duration, requires = "server_pid")]
+    baseline: Duration,
     /// Print the report as JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -121,6 +124,7 @@ impl Args {
             },
             insecure: self.insecure,
             server_pid: self.server_pid,
+            baseline: self.baseline,
         }
     }
 

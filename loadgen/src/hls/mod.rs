@@ -58,6 +58,9 @@ pub struct HlsConfig {
     pub insecure: bool,
     /// Process of the server, on this machine.
     pub server_pid: Option<u32>,
+    /// How long to look at it before the first client joins: what it uses for nobody
+    /// (its publishers, its packager) is taken off what the clients cost it.
+    pub baseline: Duration,
 }
 
 /// Why there is no report.
@@ -143,7 +146,8 @@ pub async fn run(
         process::usage(pid).map_err(|source| HlsError::Process { pid, source })?;
     }
     let network = Network::new(tls::connector(config.insecure)?, config.token.as_deref());
-    let idle = usages(config.server_pid);
+    let mut stop = std::pin::pin!(stop);
+    let idle = baseline(&config, stop.as_mut()).await;
     let (over, told) = watch::channel(false);
     let mut clients = JoinSet::new();
     let begun = Instant::now();
@@ -154,7 +158,6 @@ pub async fn run(
         let url = urls[index % urls.len()].clone();
         clients.spawn(watch_until_told(client, url, due, told.clone(), Arc::clone(&tally)));
     }
-    let mut stop = std::pin::pin!(stop);
     let stopped = all_joined(config.clients as u64, &tally, stop.as_mut()).await;
     let window = measure(&config, &tally, idle, stopped, stop).await;
     over.send_replace(true);
@@ -216,11 +219,38 @@ fn usages(server: Option<u32>) -> [Option<Usage>; 2] {
     [server, Some(std::process::id())].map(|pid| pid.and_then(|pid| process::usage(pid).ok()))
 }
 
+/// What a process uses without clients.
+#[derive(Clone, Copy)]
+struct Idle {
+    cores: f64,
+    usage: Usage,
+}
+
+/// Looks at the processes before the first client.
+async fn baseline<S: Future<Output = ()>>(
+    config: &HlsConfig,
+    stop: Pin<&mut S>,
+) -> [Option<Idle>; 2] {
+    let (begun, before) = (Instant::now(), usages(config.server_pid));
+    tokio::select! {
+        () = tokio::time::sleep(config.baseline) => {}
+        () = stop => {}
+    }
+    let after = usages(config.server_pid);
+    let seconds = begun.elapsed().as_secs_f64();
+    [0, 1].map(|which| {
+        let (before, usage) = (before[which]?, after[which]?);
+        let cpu = usage.cpu.saturating_sub(before.cpu).as_secs_f64();
+        let cores = if config.baseline.is_zero() { 0.0 } else { cpu / seconds };
+        Some(Idle { cores, usage })
+    })
+}
+
 /// Watches for the configured time and measures what it cost.
 async fn measure<S: Future<Output = ()>>(
     config: &HlsConfig,
     tally: &Tally,
-    idle: [Option<Usage>; 2],
+    idle: [Option<Idle>; 2],
     stopped: bool,
     stop: Pin<&mut S>,
 ) -> Window {
@@ -236,7 +266,8 @@ async fn measure<S: Future<Output = ()>>(
     let mut window = Window::between(begun.elapsed().as_secs_f64(), before, after);
     let cost = |which: usize| {
         let (idle, begin, end) = (idle[which]?, begin[which]?, end[which]?);
-        Some(window.cost(&Usages { idle, begin, end }, after.started))
+        let usages = Usages { idle: idle.usage, idle_cores: idle.cores, begin, end };
+        Some(window.cost(&usages, after.started))
     };
     (window.server, window.client) = (cost(0), cost(1));
     window

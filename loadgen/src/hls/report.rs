@@ -20,7 +20,9 @@ pub struct Cost {
     pub cpu_seconds: f64,
     /// The same per second of the window: 1 is one core.
     pub cores: f64,
-    /// Microseconds per playlist answered, whatever else it did meanwhile.
+    /// Cores that it used before the first client came, when that was looked at.
+    pub idle_cores: f64,
+    /// Microseconds per playlist answered, of what is above that.
     pub micros_per_playlist: f64,
     /// Seconds per 10^9 bits of bodies.
     pub seconds_per_gbit: f64,
@@ -181,6 +183,7 @@ impl HlsReport {
 /// The usage of a process before the first client, and at both ends of the window.
 pub(super) struct Usages {
     pub idle: Usage,
+    pub idle_cores: f64,
     pub begin: Usage,
     pub end: Usage,
 }
@@ -204,10 +207,12 @@ impl Window {
     pub(super) fn cost(&self, usages: &Usages, clients: u64) -> Cost {
         let cpu = usages.end.cpu.saturating_sub(usages.begin.cpu).as_secs_f64();
         let grown = usages.end.rss as f64 - usages.idle.rss as f64;
+        let own = (cpu - usages.idle_cores * self.seconds).max(0.0);
         Cost {
+            idle_cores: usages.idle_cores,
             cpu_seconds: cpu,
             cores: cpu / self.seconds.max(1e-3),
-            micros_per_playlist: cpu * 1e6 / (self.playlists as f64).max(1.0),
+            micros_per_playlist: own * 1e6 / (self.playlists as f64).max(1.0),
             seconds_per_gbit: cpu / (self.bytes as f64 * 8.0 / 1e9).max(1e-9),
             rss_bytes: usages.end.rss,
             rss_bytes_per_client: grown / (clients as f64).max(1.0),
@@ -266,9 +271,10 @@ mod tests {
         let window = Window::between(10.0, before, after);
         assert_eq!((window.playlists, window.mbit_per_second), (1000, 100.0));
         let usage = |seconds, rss| Usage { cpu: Duration::from_secs(seconds), rss };
-        let usages = Usages { idle: usage(1, 1000), begin: usage(5, 9000), end: usage(7, 11_000) };
+        let (begin, end) = (usage(5, 9000), usage(7, 11_000));
+        let usages = Usages { idle: usage(1, 1000), idle_cores: 0.05, begin, end };
         let cost = window.cost(&usages, 100);
-        assert_eq!((cost.micros_per_playlist, cost.cores), (2000.0, 0.2));
+        assert_eq!((cost.micros_per_playlist, cost.cores), (1500.0, 0.2));
         assert_eq!((cost.rss_bytes_per_client, cost.seconds_per_gbit), (100.0, 2.0));
     }
 
