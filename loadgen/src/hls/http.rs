@@ -39,6 +39,9 @@ pub enum Failure {
     /// No connection.
     #[error("no connection: {0}")]
     Connect(String),
+    /// No TLS, or a certificate that is not trusted.
+    #[error("no TLS: {0}")]
+    Tls(String),
     /// It broke off, before or in an answer.
     #[error("the connection broke: {0}")]
     Broken(String),
@@ -102,7 +105,7 @@ impl Network {
             }
             let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
             let stream = self.tls.connect(name.map_err(|_| bad())?, stream).await;
-            let stream = stream.map_err(|error| Failure::Connect(error.to_string()))?;
+            let stream = stream.map_err(|error| Failure::Tls(error.to_string()))?;
             return handshake(stream).await;
         }
         Err(last)

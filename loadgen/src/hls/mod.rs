@@ -99,6 +99,7 @@ impl HlsError {
         match self {
             Self::Url(_) => Some("use http://host:8080/hls/TABLE/index.m3u8"),
             Self::NoClient(Failure::Connect(_)) => Some("is the server running at that address?"),
+            Self::NoClient(Failure::Tls(_)) => Some("--insecure takes any certificate"),
             Self::NoClient(Failure::Status(401 | 403, _)) => {
                 Some("pass the table's key with --token")
             }
