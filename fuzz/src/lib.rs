@@ -8,6 +8,7 @@
 mod http;
 mod media;
 mod peer;
+mod playlist;
 mod records;
 mod rewrite;
 mod sdp;
@@ -17,6 +18,7 @@ mod text;
 pub use http::{hls, http_headers};
 pub use media::{codec, depacketizer};
 pub use peer::{classify, rtcp, rtp, srtp, stun};
+pub use playlist::playlist;
 pub use rewrite::rewrite;
 pub use sdp::{sdp_fragment, sdp_offer};
 pub use session::{dtls, dtls_handshake, whip_receiver};
@@ -61,6 +63,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("sdp_fragment", sdp_fragment),
     Target::new("hls", hls),
     Target::new("http_headers", http_headers),
+    Target::new("playlist", playlist),
     Target::new("names", names),
     Target { samples: &["../configs"], ..Target::new("config", config) },
 ];

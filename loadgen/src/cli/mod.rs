@@ -4,6 +4,7 @@
 //! usage or when there was nothing to measure, with a hint where there is one.
 
 mod decode;
+mod hls;
 mod hostile;
 mod impair;
 mod progress;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use railbird_loadgen::crowd::CrowdError;
 use railbird_loadgen::crowd::join::JoinError;
+use railbird_loadgen::hls::HlsError;
 use railbird_loadgen::peer::PeerError;
 use railbird_loadgen::publisher::hint;
 use railbird_loadgen::{PublishError, WatchError};
@@ -30,7 +32,7 @@ const FAILED: u8 = 2;
 #[derive(Parser)]
 #[command(
     name = "loadgen",
-    about = "Publishers, crowds of viewers and bad networks for any WHIP/WHEP server"
+    about = "Publishers, crowds of viewers and bad networks for any WHIP/WHEP/LL-HLS server"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -43,6 +45,8 @@ enum Command {
     Publish(publish::Args),
     /// Watch streams over WHEP with many viewers, and report what came.
     Watch(watch::Args),
+    /// Watch streams over LL-HLS with many clients, and report what came.
+    Hls(hls::Args),
     /// Let many viewers join at once, and report how soon they saw a picture.
     Storm(storm::Args),
     /// Attack a server of your own with viewers that misbehave, and report what the
@@ -63,6 +67,7 @@ pub fn run() -> ExitCode {
         match command {
             Command::Publish(args) => publish::run(args).await,
             Command::Watch(args) => watch::run(args).await,
+            Command::Hls(args) => hls::run(args).await,
             Command::Storm(args) => storm::run(args).await,
             Command::Hostile(args) => hostile::run(args).await,
             Command::Impair(args) => impair::run(args).await,
@@ -86,6 +91,9 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 
 /// A hint, for errors that have an obvious next step.
 fn hint_for(error: &anyhow::Error) -> Option<&'static str> {
+    if let Some(hls) = error.chain().find_map(|cause| cause.downcast_ref::<HlsError>()) {
+        return hls.hint();
+    }
     let peer = error.chain().find_map(|cause| {
         if let Some(PublishError::Peer(peer)) = cause.downcast_ref() {
             return Some(peer);

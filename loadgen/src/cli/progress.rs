@@ -24,31 +24,43 @@ pub fn has_audience() -> bool {
 
 /// Shows a crowd of `viewers` on a terminal until aborted.
 pub fn show(live: Arc<Live>, viewers: usize) -> JoinHandle<()> {
+    let mut last = live.counts();
+    rewrite(viewers, move |seconds| {
+        let counts = live.counts();
+        let words = format!(
+            "{} connected, {} with picture, {} refused, {} ended, {:.0} Mbit/s",
+            counts.connected,
+            counts.first_frames,
+            counts.refused,
+            counts.ended,
+            (counts.bytes - last.bytes) as f64 * 8.0 / 1e6 / seconds,
+        );
+        last = counts;
+        (counts.first_frames + counts.refused, words)
+    })
+}
+
+/// Rewrites a line on a terminal until aborted: a bar of how many of `all` have settled,
+/// and words. `look` is told the seconds since it looked before.
+pub fn rewrite(
+    all: usize,
+    mut look: impl FnMut(f64) -> (u64, String) + Send + 'static,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut tick = tokio::time::interval(EVERY);
-        let (mut last, mut at) = (live.counts(), Instant::now());
+        let mut at = Instant::now();
         while has_audience() {
             tick.tick().await;
-            let counts = live.counts();
-            let seconds = at.elapsed().as_secs_f64().max(1e-3);
-            let settled = (counts.first_frames + counts.refused).min(viewers as u64) as usize;
-            let filled = (settled * WIDTH).checked_div(viewers).unwrap_or(WIDTH);
-            say(&format!(
-                "\r[{}{}] {} connected, {} with picture, {} refused, {} ended, {:.0} Mbit/s   ",
-                "#".repeat(filled),
-                ".".repeat(WIDTH - filled),
-                counts.connected,
-                counts.first_frames,
-                counts.refused,
-                counts.ended,
-                (counts.bytes - last.bytes) as f64 * 8.0 / 1e6 / seconds,
-            ));
-            (last, at) = (counts, Instant::now());
+            let (settled, words) = look(at.elapsed().as_secs_f64().max(1e-3));
+            let settled = settled.min(all as u64) as usize;
+            let filled = (settled * WIDTH).checked_div(all).unwrap_or(WIDTH);
+            say(&format!("\r[{}{}] {words}   ", "#".repeat(filled), ".".repeat(WIDTH - filled)));
+            at = Instant::now();
         }
     })
 }
 
-/// Ends the line that [`show`] rewrites.
+/// Ends the line that [`rewrite`] rewrites.
 pub fn end(shown: &JoinHandle<()>) {
     shown.abort();
     if has_audience() {
