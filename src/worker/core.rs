@@ -5,7 +5,7 @@
 //! what is due; then [`Core::wait`] says how long nothing will happen by itself.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,6 +28,8 @@ use crate::webrtc::ice_lite::{BindingRequest, IceCredentials, StunReject};
 
 /// Messages taken from each queue in one turn.
 const MAIL_PER_TURN: usize = 1024;
+/// Viewers of a stream that is over, ended in one turn: each says farewell and is logged.
+const ENDINGS_PER_TURN: usize = 64;
 /// Longest wait, so that a missed wake-up cannot last.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 /// How long a network that takes nothing more is left alone.
@@ -49,6 +51,9 @@ pub(super) struct Core<S> {
     streams: Streams,
     /// Viewers that were sent their first picture in this pass.
     started: Vec<usize>,
+    /// Viewers whose stream is over; each turn ends some, so that a table of thousands
+    /// does not hold up the others.
+    ending: VecDeque<(usize, SessionId)>,
     /// The peers that publish.
     publishers: Vec<usize>,
     /// When peers are due; an entry is stale unless the peer's `scheduled` equals it.
@@ -72,6 +77,7 @@ impl<S: DatagramSink> Core<S> {
             by_address: HashMap::new(),
             by_session: HashMap::new(),
             started: Vec::new(),
+            ending: VecDeque::new(),
             publishers: Vec::new(),
             timers: BinaryHeap::new(),
             stopping: false,
@@ -86,6 +92,7 @@ impl<S: DatagramSink> Core<S> {
     /// Works the queues, advances the rings and cursors, does what is due.
     pub(super) fn turn(&mut self, now: Instant) {
         self.take_mail(now);
+        self.end_some(now);
         self.take_strays(now);
         self.take_media(now);
         if self.mailbox.take_poke() {
@@ -115,7 +122,7 @@ impl<S: DatagramSink> Core<S> {
 
     /// How long nothing will happen by itself.
     pub(super) fn wait(&self, now: Instant) -> Duration {
-        if self.mailbox.is_poked() || !self.inbox.is_empty() {
+        if self.mailbox.is_poked() || !self.inbox.is_empty() || !self.ending.is_empty() {
             return Duration::ZERO;
         }
         let mut wait = MAX_WAIT;
@@ -287,11 +294,20 @@ impl<S: DatagramSink> Core<S> {
                     }
                 }
                 Mail::StreamEnded(stream) => {
-                    for key in self.streams.peers_of(stream) {
-                        self.end(now, key, "stream_ended");
-                    }
+                    let peers = self.streams.peers_of(stream).into_iter();
+                    let known = peers.filter_map(|key| Some((key, self.peers.get(key)?.id)));
+                    self.ending.extend(known);
                 }
                 Mail::Shutdown => self.stopping = true,
+            }
+        }
+    }
+
+    fn end_some(&mut self, now: Instant) {
+        for _ in 0..ENDINGS_PER_TURN {
+            let Some((key, id)) = self.ending.pop_front() else { return };
+            if self.peers.get(key).is_some_and(|peer| peer.id == id) {
+                self.end(now, key, "stream_ended");
             }
         }
     }

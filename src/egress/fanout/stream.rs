@@ -1,8 +1,8 @@
 //! One stream on one worker: its source, its viewers, and whose turn it is.
 //!
-//! Whenever the source releases packets, a *round* goes over all viewers and gives each
+//! Whenever the source releases packets, a *lap* goes over all viewers and gives each
 //! a slice. Who has more coming, such as a newcomer with its GOP, waits in a queue for
-//! its next slice, so that the rounds of the others are not longer for it. A pass does
+//! its next slice, so that the laps of the others are not longer for it. A pass does
 //! a bounded number of packets and can be left and taken up again anywhere: what is not
 //! sent yet waits at the viewers' cursors, and nowhere else.
 
@@ -35,22 +35,22 @@ pub struct FanoutStream {
     source: Source,
     viewers: Slab<Viewer>,
     forms: HeaderForms,
-    round: Round,
-    /// A slice has precedence over the round in the next visit.
+    lap: Lap,
+    /// A slice has precedence over the lap in the next visit.
     slice_next: bool,
     /// Who waits for its next slice, and until when; the times only rise.
     queue: VecDeque<(Instant, usize)>,
 }
 
-/// Which seats a round has still to visit.
+/// Which seats a lap has still to visit.
 #[derive(Default)]
-struct Round {
+struct Lap {
     next: usize,
     left: usize,
 }
 
-impl Round {
-    /// Starts a round over `seats`, or adds to one under way: whoever it has visited is
+impl Lap {
+    /// Starts a lap over `seats`, or adds to one under way: whoever it has visited is
     /// visited again, after the others.
     fn start(&mut self, seats: usize) {
         if self.left == 0 && seats > 0 {
@@ -82,7 +82,7 @@ impl FanoutStream {
             source: Source::new(stream),
             viewers: Slab::new(),
             forms: HeaderForms::default(),
-            round: Round::default(),
+            lap: Lap::default(),
             slice_next: false,
             queue: VecDeque::new(),
         }
@@ -134,7 +134,7 @@ impl FanoutStream {
         started: &mut Vec<usize>,
     ) -> usize {
         if self.source.release(context.now) {
-            self.round.start(self.viewers.capacity());
+            self.lap.start(self.viewers.capacity());
         }
         let mut counts = EgressCounts::default();
         while budget > 0 && !sink.is_blocked() {
@@ -150,7 +150,7 @@ impl FanoutStream {
 
     /// When [`Self::pass`] has something to do.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        if self.round.left > 0 {
+        if self.lap.left > 0 {
             return Some(now);
         }
         let slice = self.queue.front().map(|(at, _)| *at);
@@ -198,12 +198,12 @@ impl FanoutStream {
         Some(self.viewers.get(seat.0)?.quality())
     }
 
-    /// Who is next: in turn whoever's slice is due and the round, so that neither many
+    /// Who is next: in turn whoever's slice is due and the lap, so that neither many
     /// newcomers nor a large audience starve the other.
     fn next_seat(&mut self, now: Instant) -> Option<usize> {
         self.slice_next = !self.slice_next;
-        if self.round.left > 0 && !self.slice_next {
-            return self.round.step(self.viewers.capacity());
+        if self.lap.left > 0 && !self.slice_next {
+            return self.lap.step(self.viewers.capacity());
         }
         if let Some((_, seat)) = self.queue.pop_front_if(|(at, _)| *at <= now) {
             if let Some(viewer) = self.viewers.get_mut(seat) {
@@ -211,7 +211,7 @@ impl FanoutStream {
             }
             return Some(seat);
         }
-        self.round.step(self.viewers.capacity())
+        self.lap.step(self.viewers.capacity())
     }
 
     fn visit(

@@ -106,7 +106,8 @@ fn a_narrow_path_is_brought_down_to_what_fits_and_up_again_when_it_widens() {
     assert!(high > 100, "{high}");
     world.link.narrow(address, 450_000);
     let of = run(&mut world, peers, &mut estimator, 20);
-    assert!(of[1] > 200 && of[2] < of[1] / 4, "{of:?} {:?}", counts(&world));
+    // A try upward may fall into it.
+    assert!(of[1] > 200 && of[2] < of[1] / 2, "{of:?} {:?}", counts(&world));
     world.link.narrow(address, WIDE);
     let of = run(&mut world, peers, &mut estimator, 80);
     assert!(of[2] > 1000 && of[0] + of[1] < 30, "{of:?} {:?}", counts(&world));
