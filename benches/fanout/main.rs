@@ -68,7 +68,7 @@ fn main() {
     let mut cases: Vec<(String, Box<dyn FnMut() -> cpu::Cost>)> = Vec::new();
     let mut limit = limit::Limit::new(cli.compare);
     cases.push((format!("limit {}", cli.compare), Box::new(move || limit.run(time))));
-    // How the limit itself grows: keys of thousands of viewers do not fit a cache.
+    // How the limit itself grows with the keys that it goes through.
     let ends = [cli.viewers.first(), cli.viewers.last()];
     for &viewers in ends.into_iter().flatten().filter(|viewers| **viewers != cli.compare) {
         let mut limit = limit::Limit::new(viewers);

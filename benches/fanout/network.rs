@@ -14,6 +14,9 @@ pub(crate) fn enter(software_gso: bool) -> String {
     ip("link add sink0 numtxqueues 2 type ifb");
     ip("addr add 10.9.0.1/16 dev sink0");
     ip("link set sink0 up mtu 1500");
+    // Players are behind a router: one next hop for all, as on a node. Were they
+    // neighbours, more than 1024 of them would overflow the kernel's neighbour table.
+    ip("route add 10.10.0.0/16 via 10.9.0.2");
     if software_gso {
         ip("link set sink0 gso_max_segs 1");
         return "ifb, segments cut by the kernel".to_owned();
@@ -32,6 +35,6 @@ pub(crate) const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 
 /// The address of viewer `n`.
 pub(crate) fn address(n: usize) -> SocketAddr {
-    let host = Ipv4Addr::new(10, 9, 1 + (n / 200) as u8, 1 + (n % 200) as u8);
+    let host = Ipv4Addr::new(10, 10, 1 + (n / 200) as u8, 1 + (n % 200) as u8);
     SocketAddr::new(IpAddr::V4(host), 40_000 + (n % 20_000) as u16)
 }

@@ -97,6 +97,9 @@ pub struct SegmentStart {
     pub discontinuities: u32,
     /// What a decoder needs before it.
     pub init: Arc<Init>,
+    /// Nothing was captured in its time: its parts have durations and no bytes. A
+    /// segment is a gap as a whole or not at all.
+    pub gap: bool,
 }
 
 /// What the segmenter produced, in order. `usize`: index of the rendition.
@@ -391,6 +394,7 @@ impl Segmenter {
                             program_date_time: epoch.offset_micros(micros),
                             discontinuities: std::mem::take(&mut track.discontinuities),
                             init,
+                            gap: false,
                         },
                     )
                 }

@@ -43,6 +43,8 @@ pub struct Segment {
     pub discontinuities: u32,
     /// Its init segment.
     pub init: Arc<Init>,
+    /// There is no media in its time; its parts cannot be fetched.
+    pub gap: bool,
     /// Its parts; the bytes of the segment are theirs, one after the other.
     pub parts: Vec<Part>,
     /// Sum of its samples' durations, in ticks.
@@ -117,6 +119,7 @@ impl Store {
             program_date_time: start.program_date_time,
             discontinuities: start.discontinuities + std::mem::take(&mut self.inherited),
             init: start.init,
+            gap: start.gap,
             parts: Vec::new(),
             duration: 0,
             complete: false,

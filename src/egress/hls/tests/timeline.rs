@@ -517,6 +517,7 @@ fn memory_is_bounded_by_the_byte_limit() {
             program_date_time: START,
             discontinuities: 1,
             init: segment.init.clone(),
+            gap: false,
         });
         for part in &segment.parts {
             store.add_part(part.media.clone());
