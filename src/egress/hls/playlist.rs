@@ -224,10 +224,8 @@ fn write_variant(out: &mut String, rendition: &Variant, audio: Option<&Variant>)
     };
     if let Some((width, height, rate)) = rendition.picture {
         // Without the last, players look for captions in the media (A§9.19).
-        let _ = write!(
-            out,
-            ",RESOLUTION={width}x{height},FRAME-RATE={rate:.3},CLOSED-CAPTIONS=NONE"
-        );
+        let _ =
+            write!(out, ",RESOLUTION={width}x{height},FRAME-RATE={rate:.3},CLOSED-CAPTIONS=NONE");
     }
     if audio.is_some() {
         let _ = write!(out, ",AUDIO=\"{AUDIO_GROUP}\"");
