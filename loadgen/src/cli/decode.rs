@@ -2,6 +2,7 @@
 //! and read the synthetic dealer's clock in it: latency up to the eye.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use railbird_loadgen::{WatchConfig, WatchReport, watch};
@@ -22,6 +23,8 @@ pub struct Decoding {
     pub loss: f64,
     /// Seed of the loss.
     pub seed: u64,
+    /// Where media goes instead of to the server's candidates.
+    pub via: Option<SocketAddr>,
     /// Print JSON.
     pub json: bool,
 }
@@ -33,6 +36,7 @@ pub async fn run(args: Decoding) -> anyhow::Result<Vec<String>> {
         let mut config = WatchConfig::new(&args.url);
         config.token.clone_from(&args.token);
         (config.duration, config.loss) = (args.duration, args.loss);
+        config.via = args.via;
         config.seed = args.seed.wrapping_add(index);
         config.decode = index == 0;
         viewers.spawn(async move { (index, watch(config).await) });
