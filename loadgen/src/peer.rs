@@ -309,6 +309,7 @@ pub fn h264() -> RTCRtpCodec {
 pub fn video(format: Video) -> RTCRtpCodec {
     let (mime_type, parameters) = match format {
         Video::H264 => return h264(),
+        Video::H265 => ("video/H265", "level-id=120;profile-id=1;tier-flag=0;tx-mode=SRST"),
         Video::Vp8 => ("video/VP8", ""),
         Video::Vp9 => ("video/VP9", "profile-id=0"),
         Video::Av1 => ("video/AV1", ""),

@@ -270,7 +270,9 @@ mod tests {
         let late = |ticks: std::ops::Range<u32>| {
             came.iter().filter(|(_, at)| ticks.contains(at)).map(|(n, at)| at - n).max().unwrap()
         };
-        assert!(late(0..1000) <= 1 && (280..320).contains(&late(1500..2000)) && late(2600..3000) <= 1);
+        assert!(
+            late(0..1000) <= 1 && (280..320).contains(&late(1500..2000)) && late(2600..3000) <= 1
+        );
     }
 
     #[test]
