@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use railbird_loadgen::viewer::PictureSize;
 use railbird_loadgen::{WatchConfig, WatchReport, watch};
 
 use super::progress::say;
@@ -64,7 +65,7 @@ pub async fn run(args: Decoding) -> anyhow::Result<Vec<String>> {
 
 fn table(reports: &[(u64, WatchReport)]) -> String {
     let mut text = String::from(
-        "viewer  first ms  frames  damaged  fps   kbit/s  packets  lost  recovered  audio lost  latency p50/p95\n",
+        "viewer  first ms  frames  damaged  fps   kbit/s  packets  lost  recovered  audio lost  longest gap  latency p50/p95\n",
     );
     for (index, report) in reports {
         let seconds = report.seconds.max(1e-3);
@@ -72,7 +73,7 @@ fn table(reports: &[(u64, WatchReport)]) -> String {
         let latency = report.latency_ms.as_ref();
         let latency = latency.map_or("-".to_owned(), |l| format!("{}/{} ms", l.p50, l.p95));
         text += &format!(
-            "{index:>6}  {first:>8}  {:>6}  {:>7}  {:>4.1}  {:>6.0}  {:>7}  {:>4}  {:>9}  {:>10}  {latency}\n",
+            "{index:>6}  {first:>8}  {:>6}  {:>7}  {:>4.1}  {:>6.0}  {:>7}  {:>4}  {:>9}  {:>10}  {:>8} ms  {latency}\n",
             report.frames_complete,
             report.frames_incomplete,
             report.frames_complete as f64 / seconds,
@@ -81,7 +82,16 @@ fn table(reports: &[(u64, WatchReport)]) -> String {
             report.video.lost,
             report.video.recovered,
             report.audio.lost,
+            report.longest_gap_ms,
         );
+        if report.sizes.len() > 1 {
+            let words = |size: &PictureSize| {
+                let seconds = size.at_ms as f64 / 1000.0;
+                format!("{}x{} after {seconds:.1} s", size.width, size.height)
+            };
+            let sizes: Vec<_> = report.sizes.iter().map(words).collect();
+            text += &format!("        {}\n", sizes.join(", "));
+        }
     }
     text
 }
