@@ -70,7 +70,11 @@ async fn mp4_files_of_the_other_codecs_are_published_too() {
     let directory = tempfile::tempdir().unwrap();
     let fast = ["-deadline", "realtime", "-cpu-used", "8", "-lag-in-frames", "0", "-b:v", "300k"];
     for (table, video, options) in [
-        ("h265", Video::H265, &["-c:v", "libx265", "-x265-params", "bframes=0:log-level=error"][..]),
+        (
+            "h265",
+            Video::H265,
+            &["-c:v", "libx265", "-x265-params", "bframes=0:log-level=error"][..],
+        ),
         ("vp9", Video::Vp9, &[&["-c:v", "libvpx-vp9"], &fast[..]].concat()),
         ("av1", Video::Av1, &[&["-c:v", "libaom-av1"], &fast[..]].concat()),
     ] {
@@ -132,7 +136,8 @@ async fn three_files_are_a_simulcast() {
     };
     let mut layers = wait_until("three layers", LATER, layers).await;
     layers.sort_by_key(|layer| layer["width"].as_u64());
-    let sizes = layers.iter().map(|layer| (layer["rid"].as_str().unwrap(), layer["width"].as_u64()));
+    let sizes =
+        layers.iter().map(|layer| (layer["rid"].as_str().unwrap(), layer["width"].as_u64()));
     let expected = [("low", Some(160)), ("mid", Some(320)), ("high", Some(640))];
     assert_eq!(sizes.collect::<Vec<_>>(), expected, "{layers:?}");
     let report = watch(watching(&gateway, "demo", 5.0)).await.unwrap();

@@ -1,6 +1,10 @@
 //! Layers of a simulcast chosen by bandwidth, with loss on top, as a viewer on the `webrtc`
-//! crate sees it through a path that narrows and widens: every packet in the end, every
-//! frame whole, and no freeze.
+//! crate sees it through a path that narrows and widens: what is lost is resent, every
+//! picture is whole, each layer begins with a keyframe, and nothing stands still.
+//!
+//! A path that narrows at once to half of what flows drops packets before anybody can
+//! know; what is missing of the layer that is left then is not sent again, which the path
+//! could not carry either. That is all that may be lost for good.
 #![allow(clippy::disallowed_methods, reason = "tests wait for other processes by the clock")]
 
 mod common;

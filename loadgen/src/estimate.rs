@@ -10,9 +10,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Delay above the least that means a queue, and the frames in a row that must have it.
+/// Delay above the least that means a queue, and how long every frame must have it: what
+/// a busy machine holds up comes all at once.
 const QUEUED: Duration = Duration::from_millis(75);
-const FRAMES: u32 = 2;
+const LASTING: Duration = Duration::from_millis(100);
 /// The least delay is that of one to two such spans.
 const LEAST_FOR: Duration = Duration::from_secs(10);
 /// The rate is what came in such a span. Out of a queue packets come at the pace of the
@@ -43,8 +44,8 @@ pub struct Estimator {
     /// Least delay in milliseconds, of the span before and of this one since when.
     least: [i64; 2],
     least_since: Option<Instant>,
-    /// Frames in a row that were in a queue.
-    queued: u32,
+    /// Every frame was in a queue since.
+    queued_since: Option<Instant>,
     told: Option<Instant>,
     told_of_queue: bool,
 }
@@ -82,13 +83,14 @@ impl Estimator {
         self.least[1] = self.least[1].min(delay);
         let above = delay - self.least[0].min(self.least[1]);
         let is_queued = above > QUEUED.as_millis() as i64;
-        self.queued = if is_queued { self.queued.saturating_add(1) } else { 0 };
+        self.queued_since = is_queued.then(|| self.queued_since.unwrap_or(now));
     }
 
     /// The estimate in bits a second, when it is time to tell it: once a second, and at
     /// once and more often while there is a queue.
     pub fn poll(&mut self, now: Instant) -> Option<u64> {
-        let is_queued = self.queued >= FRAMES;
+        let lasts = |since: Instant| now.saturating_duration_since(since) >= LASTING;
+        let is_queued = self.queued_since.is_some_and(lasts);
         let since = self.told.map(|told| now.saturating_duration_since(told));
         let due = since.is_none_or(|since| {
             since >= if is_queued { EVERY_QUEUED } else { EVERY }
@@ -170,6 +172,6 @@ mod tests {
             estimator.handle_frame(now, 90_000);
             estimator.handle_frame(now, 0);
         }
-        assert_eq!(estimator.queued, 0);
+        assert_eq!(estimator.queued_since, None);
     }
 }

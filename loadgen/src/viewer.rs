@@ -464,7 +464,15 @@ impl Decoded {
         let picture = match decoder.decode(&frame.data) {
             Ok(Some(picture)) => picture,
             Ok(None) => return,
-            Err(_) => return self.refused += 1,
+            Err(error) => {
+                eprintln!(
+                    "DEBUG {} {error} key {} len {}",
+                    begun.elapsed().as_millis(),
+                    frame.keyframe,
+                    frame.data.len()
+                );
+                return self.refused += 1;
+            }
         };
         self.decoded += 1;
         let (width, height) = picture.dimensions();

@@ -153,12 +153,13 @@ mod tests {
         // One layer has twice the frames, and keyframes that the other has not.
         let clips = vec![Arc::new(clip(&[0, 2, 8], 16, 10)), Arc::new(clip(&[0, 4], 8, 20))];
         let mut players = Players::new(Instant::now(), clips);
-        let played = play(&mut players, 4).await;
-        assert_eq!(played, [(0, 0, 0), (1, 0, 0), (0, 1, 450), (0, 2, 900)]);
-        // The second frame of the slower layer was due with the last one.
+        let played = play(&mut players, 7).await;
+        assert_eq!(played[..4], [(0, 0, 0), (1, 0, 0), (0, 1, 450), (0, 2, 900)]);
+        assert_eq!(played[4..], [(1, 1, 900), (0, 3, 1350), (0, 4, 1800)]);
+        // The slower layer's picture of that moment is still due.
         players.request_keyframe();
         let played = play(&mut players, 4).await;
-        assert_eq!(played, [(0, 8, 1350), (1, 4, 1350), (0, 9, 1800), (0, 10, 2250)]);
+        assert_eq!(played, [(0, 8, 2250), (1, 4, 2250), (0, 9, 2700), (0, 10, 3150)]);
         players.request_keyframe();
         let played = play(&mut players, 2).await;
         assert_eq!(played.iter().map(|(_, frame, _)| *frame).collect::<Vec<_>>(), [0, 0]);
