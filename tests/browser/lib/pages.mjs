@@ -59,12 +59,15 @@ export async function publish(page, url, table, { simulcast = false, codec = 'H2
   await page.waitForSelector('#stage[data-state=live]', { timeout: 15_000 });
 }
 
-/** Waits until the picture, as decoded, is so many pixels high. */
-export function waitForHeight(page, height, timeout) {
-  return page.waitForFunction((wanted) => document.querySelector('video').videoHeight === wanted, height, {
-    timeout,
-    polling: 50,
-  });
+/** Waits until the height of the picture, as decoded, is one that `fits`. */
+export async function waitForHeight(page, fits, timeout) {
+  const deadline = Date.now() + timeout;
+  for (;;) {
+    const height = await page.evaluate(() => document.querySelector('video').videoHeight);
+    if (fits(height)) return;
+    if (Date.now() > deadline) throw new Error(`the picture is still ${height} pixels high after ${timeout} ms`);
+    await page.waitForTimeout(50);
+  }
 }
 
 /**
