@@ -188,18 +188,12 @@ impl Assembler {
     /// Where a keyframe begins of which every packet is there.
     fn whole_keyframe(&self) -> Option<u64> {
         let mut starts = self.held.iter().filter(|(_, packet)| starts_a_keyframe(&packet.payload));
-        let whole = |(number, first): &(&u64, &Held)| {
-            let mut expected = **number;
-            for (&number, packet) in self.held.range(**number..) {
-                if number != expected || packet.timestamp != first.timestamp {
-                    return false;
-                }
-                if packet.marker {
-                    return true;
-                }
-                expected += 1;
-            }
-            false
+        let whole = |&(&start, first): &(&u64, &Held)| {
+            let packets = (start..).zip(self.held.range(start..));
+            let of_it = |&(expected, (&number, packet)): &(u64, (&u64, &Held))| {
+                number == expected && packet.timestamp == first.timestamp
+            };
+            packets.take_while(of_it).any(|(_, (_, packet))| packet.marker)
         };
         starts.find(whole).map(|(&number, _)| number)
     }
