@@ -26,13 +26,6 @@ pub struct Args {
     /// Address of the server behind it, such as 127.0.0.1:8443.
     #[arg(long)]
     to: SocketAddr,
-    /// Both directions suffer this, each by its own chances.
-    #[command(flatten)]
-    impair: ImpairArgs,
-    /// Bits a second that pass, such as 1.5M; or a schedule, such as 3M,600k@5s,off@20s:
-    /// 3 Mbit/s from the start, 600 kbit/s after five seconds, no limit after twenty.
-    #[arg(long, value_parser = schedule, help_heading = "Last mile")]
-    rate: Option<Schedule>,
     /// Read changes from standard input, a line each: a setting and its new value, such
     /// as `rate 600k`, `rate off`, `loss 2%`, `delay 40ms`, `jitter 5ms`, `reorder 1%`.
     #[arg(long)]
@@ -43,6 +36,13 @@ pub struct Args {
     /// Stop after this long; without it, run until Ctrl-C.
     #[arg(long, value_parser = duration)]
     duration: Option<Duration>,
+    /// Both directions suffer this, each by its own chances.
+    #[command(flatten)]
+    impair: ImpairArgs,
+    /// Bits a second that pass, such as 1.5M; or a schedule, such as 3M,600k@5s,off@20s:
+    /// 3 Mbit/s from the start, 600 kbit/s after five seconds, no limit after twenty.
+    #[arg(long, value_parser = schedule, help_heading = "Last mile")]
+    rate: Option<Schedule>,
 }
 
 /// Runs the command.
