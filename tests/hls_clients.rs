@@ -79,7 +79,9 @@ async fn fifty_clients_play_near_the_edge_without_an_error_or_a_stall() {
     assert_unharmed(&report);
     assert_eq!((report.playing, report.stalls), (50, 0), "{report:?}");
     let latency = report.latency_ms.unwrap();
-    assert!(latency.p95 < 3000.0 && latency.p50 > 500.0, "{latency:?}");
+    // Three parts and the publisher's own delay; a start that a busy machine held up stays
+    // in the playhead, which does not speed up.
+    assert!(latency.p95 < 4000.0 && latency.p50 > 500.0, "{latency:?}");
     // Four seconds of half-second parts of picture and sound, most of them hinted.
     assert!(report.parts >= 50 * 2 * 7 && report.hinted * 2 > report.parts, "{report:?}");
     assert_eq!((report.inits, report.connections), (100, 200), "{report:?}");

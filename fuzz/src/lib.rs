@@ -5,6 +5,7 @@
 //! for cargo-fuzz; `tests/fuzz_smoke.rs` of the gateway includes this file and
 //! runs them all on stable over `corpus/` and seeded mutations of it.
 
+mod container;
 mod http;
 mod media;
 mod peer;
@@ -15,6 +16,7 @@ mod sdp;
 mod session;
 mod text;
 
+pub use container::mp4;
 pub use http::{hls, http_headers};
 pub use media::{codec, depacketizer};
 pub use peer::{classify, rtcp, rtp, srtp, stun};
@@ -64,6 +66,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("hls", hls),
     Target::new("http_headers", http_headers),
     Target::new("playlist", playlist),
+    Target::new("mp4", mp4),
     Target::new("names", names),
     Target { samples: &["../configs"], ..Target::new("config", config) },
 ];

@@ -1,7 +1,9 @@
 //! From RTP packets to frames, and the account of what never came.
 //!
 //! Sans-IO: packets and time go in, frames in order come out. A hole is waited for
-//! (retransmission) and given up after [`PATIENCE`]; the frame it was in is damaged.
+//! (retransmission) and given up after [`PATIENCE`]; the frame it was in is damaged. With a
+//! whole keyframe behind it there is no need to wait long: players go on there, and so
+//! what is lost at a change of layers holds nothing up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -11,7 +13,9 @@ use rtc::rtp::codec::h264::H264Packet;
 use rtc::rtp::packetizer::Depacketizer as _;
 
 /// How long a hole holds up the frames behind it.
-pub const PATIENCE: Duration = Duration::from_millis(400);
+pub const PATIENCE: Duration = Duration::from_millis(1000);
+/// The same with a whole keyframe behind the hole: time for a resend or two.
+pub const PATIENCE_AT_KEYFRAME: Duration = Duration::from_millis(300);
 /// Packets held back behind a hole; beyond it the hole is given up at once.
 const HELD: usize = 2048;
 /// Holes remembered; beyond it the oldest count as lost for good.
@@ -19,6 +23,8 @@ const HOLES: usize = 65_536;
 /// Bytes of one frame; what exceeds it is cut off and the frame is damaged.
 const FRAME_BYTES: usize = 4 << 20;
 
+/// NAL unit type of a sequence parameter set.
+const SPS: u8 = 7;
 /// NAL unit type of an aggregation packet.
 const STAP_A: u8 = 24;
 /// Bytes of the start code before each unit of a frame.
@@ -151,7 +157,13 @@ impl Assembler {
             let (&number, first) = self.held.first_key_value()?;
             let next = self.next?;
             if number != next {
-                if first.arrived + PATIENCE > now && self.held.len() < HELD {
+                let waited = now.saturating_duration_since(first.arrived);
+                if waited >= PATIENCE_AT_KEYFRAME
+                    && let Some(keyframe) = self.whole_keyframe()
+                {
+                    return Some(self.go_on_at(keyframe));
+                }
+                if waited < PATIENCE && self.held.len() < HELD {
                     return None;
                 }
                 self.next = Some(number);
@@ -171,6 +183,30 @@ impl Assembler {
                 return Some(frame);
             }
         }
+    }
+
+    /// Where a keyframe begins of which every packet is there.
+    fn whole_keyframe(&self) -> Option<u64> {
+        let mut starts = self.held.iter().filter(|(_, packet)| starts_a_keyframe(&packet.payload));
+        let whole = |&(&start, first): &(&u64, &Held)| {
+            let packets = (start..).zip(self.held.range(start..));
+            let of_it = |&(expected, (&number, packet)): &(u64, (&u64, &Held))| {
+                number == expected && packet.timestamp == first.timestamp
+            };
+            packets.take_while(of_it).any(|(_, (_, packet))| packet.marker)
+        };
+        starts.find(whole).map(|(&number, _)| number)
+    }
+
+    /// Gives up what is before `keyframe`; returns that as one damaged frame.
+    fn go_on_at(&mut self, keyframe: u64) -> Assembled {
+        let kept = self.held.split_off(&keyframe);
+        let given_up = std::mem::replace(&mut self.held, kept);
+        (self.next, self.torn) = (Some(keyframe), false);
+        self.depacketizer = H264Packet::default();
+        let timestamp = given_up.values().next().map_or(0, |packet| packet.timestamp);
+        let damaged = Assembled { timestamp, data: Vec::new(), complete: false, keyframe: false };
+        Assembled { complete: false, ..self.partial.take().unwrap_or(damaged) }
     }
 
     fn append(&mut self, packet: Held) -> Option<Assembled> {
@@ -193,6 +229,16 @@ impl Assembler {
             _ => partial.complete = false,
         }
         if packet.marker { self.partial.take() } else { None }
+    }
+}
+
+/// Whether a payload begins a keyframe: with a sequence parameter set, by itself or first
+/// in an aggregation packet.
+fn starts_a_keyframe(payload: &[u8]) -> bool {
+    match payload {
+        [header, _, _, first, ..] if header & 0x1f == STAP_A => first & 0x1f == SPS,
+        [header, ..] => header & 0x1f == SPS,
+        [] => false,
     }
 }
 
@@ -246,6 +292,22 @@ mod tests {
         let frames: Vec<_> = std::iter::from_fn(|| assembler.poll(now)).collect();
         assert!(frames.iter().map(|f| (f.complete, f.keyframe)).eq([(true, true), (true, false)]));
         assert!(!holds_idr(&[24, 255, 255, 1], &[]), "a size that goes past the end");
+    }
+
+    #[test]
+    fn a_whole_keyframe_behind_a_hole_is_gone_on_with_soon() {
+        let (mut assembler, now) = (Assembler::default(), Instant::now());
+        let together = Bytes::from(vec![24, 0, 2, 0x67, 1, 0, 2, 0x68, 2]);
+        assembler.handle(now, 1, 100, true, nal(1, 0));
+        assembler.handle(now, 3, 200, true, nal(1, 1));
+        assembler.handle(now, 4, 300, false, together);
+        assert!(assembler.poll(now).is_some_and(|frame| frame.complete));
+        let soon = now + PATIENCE_AT_KEYFRAME;
+        assert!(assembler.poll(soon).is_none(), "the keyframe is not whole");
+        assembler.handle(soon, 5, 300, true, nal(5, 2));
+        let frames: Vec<_> = std::iter::from_fn(|| assembler.poll(soon)).collect();
+        let seen: Vec<_> = frames.iter().map(|f| (f.timestamp, f.complete, f.keyframe)).collect();
+        assert_eq!(seen, [(200, false, false), (300, true, true)]);
     }
 
     #[test]

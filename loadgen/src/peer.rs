@@ -174,6 +174,19 @@ impl Peer {
         url: &str,
         token: Option<&str>,
     ) -> Result<Session, PeerError> {
+        self.negotiate_through(url, token, None).await
+    }
+
+    /// [`Self::negotiate`]; media goes to `via` instead of to the server's candidates.
+    ///
+    /// # Errors
+    /// Any [`PeerError`].
+    pub async fn negotiate_through(
+        &mut self,
+        url: &str,
+        token: Option<&str>,
+        via: Option<SocketAddr>,
+    ) -> Result<Session, PeerError> {
         let offer = self.connection.create_offer(None).await?;
         self.connection.set_local_description(offer).await?;
         let gathered = async {
@@ -186,6 +199,10 @@ impl Peer {
         tokio::time::timeout(CONNECT_TIMEOUT, gathered).await.map_err(|_| PeerError::Timeout)?;
         let offer = self.connection.local_description().await.ok_or(Error::ErrConnectionClosed);
         let (session, answer) = whip::negotiate(url, token, offer?.sdp).await?;
+        let answer = match via {
+            Some(via) => whip::through(&answer, via),
+            None => answer,
+        };
         let applied = match RTCSessionDescription::answer(answer) {
             Ok(answer) => self.connection.set_remote_description(answer).await,
             Err(error) => Err(error),
@@ -279,7 +296,12 @@ pub fn h264() -> RTCRtpCodec {
         channels: 0,
         sdp_fmtp_line: "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"
             .to_owned(),
-        rtcp_feedback: vec![feedback("ccm", "fir"), feedback("nack", ""), feedback("nack", "pli")],
+        rtcp_feedback: vec![
+            feedback("goog-remb", ""),
+            feedback("ccm", "fir"),
+            feedback("nack", ""),
+            feedback("nack", "pli"),
+        ],
     }
 }
 
@@ -287,6 +309,7 @@ pub fn h264() -> RTCRtpCodec {
 pub fn video(format: Video) -> RTCRtpCodec {
     let (mime_type, parameters) = match format {
         Video::H264 => return h264(),
+        Video::H265 => ("video/H265", "level-id=120;profile-id=1;tier-flag=0;tx-mode=SRST"),
         Video::Vp8 => ("video/VP8", ""),
         Video::Vp9 => ("video/VP9", "profile-id=0"),
         Video::Av1 => ("video/AV1", ""),
@@ -352,7 +375,9 @@ fn interceptors(role: Role) -> Registry {
                 Slot::NackGenerator,
                 NackGeneratorBuilder::new()
                     .with_size(1024)
-                    .with_interval(Duration::from_millis(20))
+                    // It does not know the round trip: asked more often, a server behind
+                    // a queue sends the same packet again and again, and feeds the queue.
+                    .with_interval(Duration::from_millis(100))
                     .with_max_nacks_per_packet(10)
                     .build(),
             )

@@ -10,6 +10,7 @@ use rtc::media_stream::MediaStreamTrack;
 use rtc::rtcp::sender_report::SenderReport;
 use rtc::rtp::codec::av1::Av1Payloader;
 use rtc::rtp::codec::h264::H264Payloader;
+use rtc::rtp::codec::h265::HevcPayloader;
 use rtc::rtp::codec::vp8::Vp8Payloader;
 use rtc::rtp::codec::vp9::Vp9Payloader;
 use rtc::rtp::packetizer::Payloader;
@@ -214,6 +215,7 @@ fn vp9_predicted(payloads: Vec<Bytes>, predicted: bool) -> Vec<Bytes> {
 fn payloader(format: Video) -> Box<dyn Payloader + Send> {
     match format {
         Video::H264 => Box::new(H264Payloader::default()),
+        Video::H265 => Box::new(HevcPayloader),
         Video::Vp8 => Box::new(Vp8Payloader::default()),
         Video::Vp9 => Box::new(Vp9Payloader::default()),
         Video::Av1 => Box::new(Av1Payloader::default()),

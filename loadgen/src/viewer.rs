@@ -2,8 +2,11 @@
 //!
 //! Losses are counted on unwrapped sequence numbers after retransmission. With
 //! decoding on, the capture strip of each decoded picture gives the latency from
-//! capture to decoded picture, on the assumption that both clocks are UTC.
+//! capture to decoded picture, on the assumption that both clocks are UTC. It tells the
+//! server what its path carries (REMB), as browsers do.
 
+use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -11,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use openh264::decoder::Decoder;
 use openh264::formats::YUVSource as _;
+use rtc::rtcp::Packet as RtcpPacket;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
 use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 use serde::Serialize;
@@ -21,6 +26,7 @@ use webrtc::runtime::{Runtime, default_runtime};
 
 use crate::assemble::{Assembled, Assembler, Sequence};
 use crate::dealer::strip;
+use crate::estimate::Estimator;
 use crate::impair::{Loss, LossyRuntime};
 use crate::peer::{Peer, PeerError, PeerEvent, Role, is_over, local_address};
 use crate::time::utc_micros;
@@ -33,6 +39,8 @@ const DECODE_QUEUE: usize = 8;
 const PACKET_QUEUE: usize = 512;
 /// Keyframe requests are at least this far apart.
 const PLI_EVERY: Duration = Duration::from_millis(500);
+/// Changes of the picture's size that are reported; later ones are not.
+const SIZES: usize = 256;
 /// How often frames are looked for when no packet comes.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -51,13 +59,23 @@ pub struct WatchConfig {
     pub loss: f64,
     /// Seed of the loss.
     pub seed: u64,
+    /// Where media goes instead of to the server's candidates: a proxy before it.
+    pub via: Option<SocketAddr>,
 }
 
 impl WatchConfig {
     /// Watches for ten seconds, decoding, on a perfect last mile.
     pub fn new(whep_url: impl Into<String>) -> Self {
         let duration = Duration::from_secs(10);
-        Self { whep_url: whep_url.into(), token: None, duration, decode: true, loss: 0.0, seed: 1 }
+        Self {
+            whep_url: whep_url.into(),
+            token: None,
+            duration,
+            decode: true,
+            loss: 0.0,
+            seed: 1,
+            via: None,
+        }
     }
 }
 
@@ -91,6 +109,20 @@ pub struct Latency {
     pub max: i32,
 }
 
+/// A size of the decoded picture, from one moment on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PictureSize {
+    /// Milliseconds from the start until its first picture came out of the decoder.
+    pub at_ms: u64,
+    /// Pixels.
+    pub width: usize,
+    /// Pixels.
+    pub height: usize,
+    /// Whether that picture was a keyframe.
+    pub keyframe: bool,
+}
+
 /// What a viewer saw.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -111,8 +143,18 @@ pub struct WatchReport {
     pub frames_incomplete: u64,
     /// Keyframes among the complete ones.
     pub keyframes: u64,
+    /// Frames whose timestamp was not after that of the frame before.
+    pub frames_backward: u64,
+    /// Longest time in milliseconds between two frames that could be shown: whole ones,
+    /// and after a damaged one only from the next keyframe on.
+    pub longest_gap_ms: u64,
     /// Pictures that came out of the decoder.
     pub frames_decoded: u64,
+    /// Frames that the decoder refused after its first picture. Before that it may lack the
+    /// parameter sets: they may have come before the keys.
+    pub frames_refused: u64,
+    /// Each size that the decoded picture had, in order.
+    pub sizes: Vec<PictureSize>,
     /// Keyframe requests sent.
     pub keyframe_requests: u64,
     /// Datagrams that the simulated last mile lost.
@@ -140,6 +182,17 @@ pub enum WatchError {
 /// # Errors
 /// [`WatchError`] when the session cannot be set up or the stream ends early.
 pub async fn watch(config: WatchConfig) -> Result<WatchReport, WatchError> {
+    watch_until(config, std::future::pending()).await
+}
+
+/// [`watch`], but for no longer than until `stop` resolves.
+///
+/// # Errors
+/// As [`watch`].
+pub async fn watch_until(
+    config: WatchConfig,
+    stop: impl Future<Output = ()>,
+) -> Result<WatchReport, WatchError> {
     let begun = Instant::now();
     let loss = Loss::new(config.loss, config.seed);
     let runtime = default_runtime()
@@ -153,8 +206,9 @@ pub async fn watch(config: WatchConfig) -> Result<WatchReport, WatchError> {
         let added = peer.connection.add_transceiver_from_kind(kind, Some(init)).await;
         added.map_err(PeerError::from)?;
     }
-    let session = peer.negotiate(&config.whep_url, config.token.as_deref()).await?;
-    let outcome = receive(&config, &mut peer, begun).await;
+    let token = config.token.as_deref();
+    let session = peer.negotiate_through(&config.whep_url, token, config.via).await?;
+    let outcome = receive(&config, &mut peer, begun, stop).await;
     session.delete().await;
     peer.close().await;
     outcome.map(|report| WatchReport { impaired: loss.dropped(), ..report })
@@ -170,6 +224,7 @@ async fn receive(
     config: &WatchConfig,
     peer: &mut Peer,
     begun: Instant,
+    stop: impl Future<Output = ()>,
 ) -> Result<WatchReport, WatchError> {
     let (arrivals, mut packets) = mpsc::channel(PACKET_QUEUE);
     let mut video_track = None;
@@ -180,8 +235,10 @@ async fn receive(
     let mut watcher = Watcher::new(config.decode, begun)?;
     watcher.report.connected_ms = (start - begun).as_millis() as u64;
     let mut tick = tokio::time::interval(TICK);
-    let end = start + config.duration;
+    let mut end = start + config.duration;
     let mut last = None;
+    tokio::pin!(stop);
+    let mut stopped = false;
     loop {
         let now = Instant::now();
         if now >= end {
@@ -202,12 +259,16 @@ async fn receive(
                 None => return Err(WatchError::Ended(start.elapsed().as_secs_f64())),
             },
             _ = tick.tick() => watcher.assemble(Instant::now()),
+            () = &mut stop, if !stopped => {
+                stopped = true;
+                end = end.min(Instant::now());
+            }
         }
         if let Some(track) = &video_track {
-            watcher.ask_for_keyframe(track).await;
+            watcher.give_feedback(track).await;
         }
     }
-    watcher.report.seconds = config.duration.as_secs_f64();
+    watcher.report.seconds = (end - start).as_secs_f64();
     Ok(watcher.finish(last.unwrap_or_default()))
 }
 
@@ -239,7 +300,11 @@ struct Watcher {
     video: Sequence,
     audio: Sequence,
     assembler: Assembler,
+    estimator: Estimator,
     decoder: Option<DecoderThread>,
+    /// Timestamp of the last frame, and when the last one that could be shown came.
+    last_timestamp: Option<u32>,
+    shown: Option<Instant>,
     /// A reference picture is missing: only a keyframe helps.
     broken: bool,
     asked: Option<Instant>,
@@ -249,14 +314,17 @@ struct Watcher {
 
 impl Watcher {
     fn new(decode: bool, begun: Instant) -> Result<Self, WatchError> {
-        let decoder = if decode { Some(DecoderThread::start()?) } else { None };
+        let decoder = if decode { Some(DecoderThread::start(begun)?) } else { None };
         Ok(Self {
             begun,
             report: WatchReport::default(),
             video: Sequence::default(),
             audio: Sequence::default(),
             assembler: Assembler::default(),
+            estimator: Estimator::default(),
             decoder,
+            last_timestamp: None,
+            shown: None,
             broken: true,
             asked: None,
             media_ssrc: 0,
@@ -273,6 +341,11 @@ impl Watcher {
 
     fn handle(&mut self, arrival: &Arrival, repairs_only: bool) {
         let header = &arrival.packet.header;
+        let now = Instant::now();
+        self.estimator.handle_bytes(now, arrival.packet.payload.len());
+        if arrival.video {
+            self.estimator.handle_frame(now, header.timestamp);
+        }
         let sequence = if arrival.video { &mut self.video } else { &mut self.audio };
         let ahead = sequence
             .highest()
@@ -286,7 +359,6 @@ impl Watcher {
         report.bytes += payload.len() as u64;
         if arrival.video {
             self.media_ssrc = header.ssrc;
-            let now = Instant::now();
             let payload = payload.clone();
             self.assembler.handle(now, number, header.timestamp, header.marker, payload);
             self.assemble(now);
@@ -309,24 +381,46 @@ impl Watcher {
         self.report.keyframes += u64::from(frame.keyframe);
         let since = self.begun.elapsed().as_millis() as u64;
         self.report.first_frame_ms.get_or_insert(since);
+        let back = |last: u32| frame.timestamp.wrapping_sub(last) as i32 <= 0;
+        self.report.frames_backward += u64::from(self.last_timestamp.is_some_and(back));
+        self.last_timestamp = Some(frame.timestamp);
         self.broken &= !frame.keyframe;
+        if !self.broken {
+            let now = Instant::now();
+            let gap = self.shown.map_or(0, |shown| (now - shown).as_millis() as u64);
+            self.report.longest_gap_ms = self.report.longest_gap_ms.max(gap);
+            self.shown = Some(now);
+        }
         if let Some(decoder) = self.decoder.as_ref().filter(|_| !self.broken) {
-            self.broken = !decoder.decode(frame.data);
+            self.broken = !decoder.decode(frame);
         }
     }
 
-    /// Asks for a keyframe while the picture is broken, not too often.
-    async fn ask_for_keyframe(&mut self, track: &Arc<dyn TrackRemote>) {
-        let due = self.asked.is_none_or(|at| at.elapsed() >= PLI_EVERY);
-        let grace = self.begun.elapsed() >= PLI_EVERY;
-        if !(self.broken && due && grace) || self.frozen || self.media_ssrc == 0 {
+    /// Asks for a keyframe while the picture is broken, not too often, and tells what
+    /// the path carries.
+    async fn give_feedback(&mut self, track: &Arc<dyn TrackRemote>) {
+        if self.frozen || self.media_ssrc == 0 {
             return;
         }
-        self.asked = Some(Instant::now());
-        self.report.keyframe_requests += 1;
-        let pli = PictureLossIndication { sender_ssrc: 0, media_ssrc: self.media_ssrc };
-        if let Err(error) = track.write_rtcp(vec![Box::new(pli)]).await {
-            tracing::debug!(%error, "keyframe request not sent");
+        let mut feedback: Vec<Box<dyn RtcpPacket>> = Vec::new();
+        if let Some(bits) = self.estimator.poll(Instant::now()) {
+            feedback.push(Box::new(ReceiverEstimatedMaximumBitrate {
+                sender_ssrc: 0,
+                bitrate: bits as f32,
+                ssrcs: vec![self.media_ssrc],
+            }));
+        }
+        let due = self.asked.is_none_or(|at| at.elapsed() >= PLI_EVERY);
+        if self.broken && due && self.begun.elapsed() >= PLI_EVERY {
+            self.asked = Some(Instant::now());
+            self.report.keyframe_requests += 1;
+            let media_ssrc = self.media_ssrc;
+            feedback.push(Box::new(PictureLossIndication { sender_ssrc: 0, media_ssrc }));
+        }
+        if !feedback.is_empty()
+            && let Err(error) = track.write_rtcp(feedback).await
+        {
+            tracing::debug!(%error, "feedback not sent");
         }
     }
 
@@ -341,9 +435,10 @@ impl Watcher {
             track.lost = sequence.lost(last);
         }
         if let Some(decoder) = self.decoder {
-            let (decoded, ages) = decoder.finish();
-            report.frames_decoded = decoded;
-            report.latency_ms = percentiles(ages);
+            let seen = decoder.finish();
+            (report.frames_decoded, report.frames_refused) = (seen.decoded, seen.refused);
+            report.latency_ms = percentiles(seen.ages);
+            report.sizes = seen.sizes;
         }
         report
     }
@@ -351,36 +446,62 @@ impl Watcher {
 
 /// A decoder on its own thread, so that reception is not held up.
 struct DecoderThread {
-    frames: SyncSender<Vec<u8>>,
-    thread: thread::JoinHandle<(u64, Vec<i32>)>,
+    frames: SyncSender<Assembled>,
+    thread: thread::JoinHandle<Decoded>,
+}
+
+/// What came out of the decoder.
+#[derive(Default)]
+struct Decoded {
+    decoded: u64,
+    refused: u64,
+    /// Age of each picture with a strip, in milliseconds.
+    ages: Vec<i32>,
+    sizes: Vec<PictureSize>,
+}
+
+impl Decoded {
+    fn frame(&mut self, decoder: &mut Decoder, frame: &Assembled, begun: Instant) {
+        let picture = match decoder.decode(&frame.data) {
+            Ok(Some(picture)) => picture,
+            Ok(None) => return,
+            Err(_) => {
+                self.refused += u64::from(self.decoded > 0);
+                return;
+            }
+        };
+        self.decoded += 1;
+        let (width, height) = picture.dimensions();
+        let before = self.sizes.last().map(|size| (size.width, size.height));
+        if before != Some((width, height)) && self.sizes.len() < SIZES {
+            let at_ms = begun.elapsed().as_millis() as u64;
+            self.sizes.push(PictureSize { at_ms, width, height, keyframe: frame.keyframe });
+        }
+        let stamp = strip::decode(picture.y(), picture.strides().0, width, height);
+        self.ages.extend(stamp.map(|stamp| strip::age_millis(stamp, utc_micros() / 1000)));
+    }
 }
 
 impl DecoderThread {
-    fn start() -> std::io::Result<Self> {
-        let (frames, queue) = sync_channel::<Vec<u8>>(DECODE_QUEUE);
+    fn start(begun: Instant) -> std::io::Result<Self> {
+        let (frames, queue) = sync_channel::<Assembled>(DECODE_QUEUE);
         let body = move || {
-            let (mut decoded, mut ages) = (0, Vec::new());
-            let Ok(mut decoder) = Decoder::new() else { return (decoded, ages) };
-            for frame in queue {
-                let Ok(Some(picture)) = decoder.decode(&frame) else { continue };
-                decoded += 1;
-                let (width, height) = picture.dimensions();
-                let stamp = strip::decode(picture.y(), picture.strides().0, width, height);
-                ages.extend(stamp.map(|stamp| strip::age_millis(stamp, utc_micros() / 1000)));
-            }
-            (decoded, ages)
+            let mut seen = Decoded::default();
+            let Ok(mut decoder) = Decoder::new() else { return seen };
+            queue.iter().for_each(|frame| seen.frame(&mut decoder, &frame, begun));
+            seen
         };
         let thread = thread::Builder::new().name("viewer-decode".to_owned()).spawn(body)?;
         Ok(Self { frames, thread })
     }
 
     /// Queues a frame; `false` when the decoder is behind and the frame was skipped.
-    fn decode(&self, frame: Vec<u8>) -> bool {
+    fn decode(&self, frame: Assembled) -> bool {
         !matches!(self.frames.try_send(frame), Err(TrySendError::Full(_)))
     }
 
-    /// Decodes what is queued; returns pictures decoded and their ages in milliseconds.
-    fn finish(self) -> (u64, Vec<i32>) {
+    /// Decodes what is queued; returns what it has seen.
+    fn finish(self) -> Decoded {
         drop(self.frames);
         self.thread.join().unwrap_or_default()
     }

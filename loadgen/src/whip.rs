@@ -3,6 +3,7 @@
 //! Both protocols are the same exchange (RFC 9725 §4.2, WHEP draft §4.2): an SDP
 //! offer goes up, the answer and the session's URL come back.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, LOCATION, RETRY_AFTER};
@@ -137,6 +138,25 @@ pub fn parse(url: &str) -> Result<Url, SignalError> {
         .ok_or_else(|| SignalError::Url(url.to_owned()))
 }
 
+/// An answer whose candidates (RFC 8839 §5.1) are all at `via`: media then takes the way
+/// through what listens there, such as `loadgen impair`.
+pub fn through(answer: &str, via: SocketAddr) -> String {
+    let mut text = String::with_capacity(answer.len());
+    for line in answer.split_inclusive('\n') {
+        let mut words: Vec<&str> = line.trim_end().split(' ').collect();
+        let (address, port) = (via.ip().to_string(), via.port().to_string());
+        if line.starts_with("a=candidate:")
+            && let Some([at, number]) = words.get_mut(4..6)
+        {
+            (*at, *number) = (&address, &port);
+            text += &(words.join(" ") + "\r\n");
+        } else {
+            text += line;
+        }
+    }
+    text
+}
+
 async fn read_body(mut response: reqwest::Response) -> Result<Option<String>, reqwest::Error> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
@@ -211,6 +231,14 @@ mod tests {
         for status in [400, 401, 403, 406, 415] {
             assert!(!refused(status).is_temporary(), "{status}");
         }
+    }
+
+    #[test]
+    fn media_goes_through_another_address_and_nothing_else_changes() {
+        let answer = "v=0\r\na=candidate:1 1 udp 2130706431 192.0.2.1 8443 typ host\r\n\
+                      a=candidate:broken\r\na=end-of-candidates\r\n";
+        let through = through(answer, "127.0.0.1:9000".parse().unwrap());
+        assert_eq!(through, answer.replace("192.0.2.1 8443", "127.0.0.1 9000"));
     }
 
     #[test]

@@ -37,7 +37,9 @@ aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
 
 
 def report(**entry):
-    print(json.dumps(entry), flush=True)
+    # One write: threads report too, and `print` writes the end of the line by itself.
+    sys.stdout.write(json.dumps(entry) + "\n")
+    sys.stdout.flush()
 
 
 class Pace:

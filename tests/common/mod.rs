@@ -14,6 +14,7 @@ pub mod network;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -237,6 +238,11 @@ impl Dealer {
         }));
         gateway.wait_live(table).await;
         Self { stats, stop, task }
+    }
+
+    /// Video frames sent so far.
+    pub fn frames(&self) -> u64 {
+        self.stats.frames.load(Ordering::Relaxed)
     }
 
     /// Deletes the session and ends the dealer.

@@ -2,8 +2,10 @@
 //! and read the synthetic dealer's clock in it: latency up to the eye.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use railbird_loadgen::viewer::PictureSize;
 use railbird_loadgen::{WatchConfig, WatchReport, watch};
 
 use super::progress::say;
@@ -22,6 +24,8 @@ pub struct Decoding {
     pub loss: f64,
     /// Seed of the loss.
     pub seed: u64,
+    /// Where media goes instead of to the server's candidates.
+    pub via: Option<SocketAddr>,
     /// Print JSON.
     pub json: bool,
 }
@@ -33,6 +37,7 @@ pub async fn run(args: Decoding) -> anyhow::Result<Vec<String>> {
         let mut config = WatchConfig::new(&args.url);
         config.token.clone_from(&args.token);
         (config.duration, config.loss) = (args.duration, args.loss);
+        config.via = args.via;
         config.seed = args.seed.wrapping_add(index);
         config.decode = index == 0;
         viewers.spawn(async move { (index, watch(config).await) });
@@ -60,7 +65,7 @@ pub async fn run(args: Decoding) -> anyhow::Result<Vec<String>> {
 
 fn table(reports: &[(u64, WatchReport)]) -> String {
     let mut text = String::from(
-        "viewer  first ms  frames  damaged  fps   kbit/s  packets  lost  recovered  audio lost  latency p50/p95\n",
+        "viewer  first ms  frames  damaged  fps   kbit/s  packets  lost  recovered  audio lost  longest gap  latency p50/p95\n",
     );
     for (index, report) in reports {
         let seconds = report.seconds.max(1e-3);
@@ -68,7 +73,7 @@ fn table(reports: &[(u64, WatchReport)]) -> String {
         let latency = report.latency_ms.as_ref();
         let latency = latency.map_or("-".to_owned(), |l| format!("{}/{} ms", l.p50, l.p95));
         text += &format!(
-            "{index:>6}  {first:>8}  {:>6}  {:>7}  {:>4.1}  {:>6.0}  {:>7}  {:>4}  {:>9}  {:>10}  {latency}\n",
+            "{index:>6}  {first:>8}  {:>6}  {:>7}  {:>4.1}  {:>6.0}  {:>7}  {:>4}  {:>9}  {:>10}  {:>8} ms  {latency}\n",
             report.frames_complete,
             report.frames_incomplete,
             report.frames_complete as f64 / seconds,
@@ -77,7 +82,16 @@ fn table(reports: &[(u64, WatchReport)]) -> String {
             report.video.lost,
             report.video.recovered,
             report.audio.lost,
+            report.longest_gap_ms,
         );
+        if report.sizes.len() > 1 {
+            let words = |size: &PictureSize| {
+                let seconds = size.at_ms as f64 / 1000.0;
+                format!("{}x{} after {seconds:.1} s", size.width, size.height)
+            };
+            let sizes: Vec<_> = report.sizes.iter().map(words).collect();
+            text += &format!("        {}\n", sizes.join(", "));
+        }
     }
     text
 }

@@ -1,12 +1,12 @@
 //! `loadgen publish`: tables over WHIP.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use railbird_loadgen::source::pattern::{self, PatternConfig};
-use railbird_loadgen::source::{Clip, ClipError, SourceConfig};
+use railbird_loadgen::source::{Clip, ClipError, SourceConfig, layers};
 use railbird_loadgen::{DealerConfig, DealerStats, run_dealer_counted};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -17,6 +17,9 @@ use super::watch::expand;
 
 /// Layers of a simulcast: their names, and by how much they are smaller.
 const LAYERS: [(&str, u32); 3] = [("f", 1), ("h", 2), ("q", 4)];
+
+/// Longest name of a layer.
+const MAX_RID: usize = 16;
 
 /// Arguments of `loadgen publish`.
 #[derive(clap::Args)]
@@ -47,11 +50,15 @@ pub struct Args {
     #[arg(long, default_value = "1800k", value_parser = bits)]
     bitrate: u64,
     /// What to publish: `dealer` (drawn and encoded live), `pattern` (encoded once and
-    /// played in a loop, for next to no CPU), or a file: .h264, .ivf.
+    /// played in a loop, for next to no CPU), or a file, played in a loop: .mp4 (H.264,
+    /// H.265, VP8, VP9 or AV1, without B-frames; Opus), .ivf, .h264. Several files are the
+    /// layers of a simulcast: of one recording, and each with its rid before it
+    /// (q=low.mp4), or named f, h and q by their bit rates.
     #[arg(long, default_value = "dealer")]
-    source: PathBuf,
+    source: Vec<String>,
     /// Publish dealer or pattern in three layers (rid f, h and q): whole, half and quarter
-    /// size, the smaller ones at a quarter and a sixteenth of the bit rate.
+    /// size, the smaller ones at a quarter and a sixteenth of the bit rate. Several files
+    /// are a simulcast without it.
     #[arg(long)]
     simulcast: bool,
     /// Between keyframes of the pattern.
@@ -90,18 +97,18 @@ impl Args {
 
     /// The source that all tables share.
     fn source(&self) -> anyhow::Result<SourceConfig> {
-        let source = self.source.to_str();
+        let [source] = self.source.as_slice() else { return self.files() };
         anyhow::ensure!(
-            !self.simulcast || matches!(source, Some("dealer" | "pattern")),
-            "--simulcast needs --source dealer or pattern"
+            !self.simulcast || matches!(source.as_str(), "dealer" | "pattern"),
+            "--simulcast needs --source dealer or pattern, or --source FILE for each layer"
         );
-        match source {
-            Some("dealer") if self.simulcast => {
+        match source.as_str() {
+            "dealer" if self.simulcast => {
                 let layers = LAYERS.iter().map(|(rid, scale)| ((*rid).to_owned(), *scale));
                 Ok(SourceConfig::DealerLayers(layers.collect()))
             }
-            Some("dealer") => Ok(SourceConfig::Dealer),
-            Some("pattern") if self.simulcast => {
+            "dealer" => Ok(SourceConfig::Dealer),
+            "pattern" if self.simulcast => {
                 let layer = |(rid, scale): &(&str, u32)| {
                     let sound = if *scale == 1 { self.audio_bitrate } else { 0 };
                     Ok(((*rid).to_owned(), Arc::new(self.pattern(*scale, sound)?)))
@@ -110,11 +117,31 @@ impl Args {
                     LAYERS.iter().map(layer).collect::<Result<_, ClipError>>()?,
                 ))
             }
-            Some("pattern") => {
-                Ok(SourceConfig::Clip(Arc::new(self.pattern(1, self.audio_bitrate)?)))
-            }
-            _ => Ok(SourceConfig::Clip(Arc::new(Clip::open(&self.source, self.fps)?))),
+            "pattern" => Ok(SourceConfig::Clip(Arc::new(self.pattern(1, self.audio_bitrate)?))),
+            file => Ok(SourceConfig::Clip(Arc::new(self.file(file)?))),
         }
+    }
+
+    /// Files as the layers of a simulcast.
+    fn files(&self) -> anyhow::Result<SourceConfig> {
+        let drawn = |source: &String| source == "dealer" || source == "pattern";
+        anyhow::ensure!(!self.source.iter().any(drawn), "the layers of a simulcast are files");
+        let named: Vec<_> = self.source.iter().map(|source| split_rid(source)).collect();
+        let (mut rids, mut clips) = (Vec::new(), Vec::new());
+        for (rid, file) in &named {
+            rids.push(rid.map(str::to_owned));
+            clips.push(self.file(file)?);
+        }
+        layers::align(&mut clips)?;
+        let rids = name_layers(rids, &clips)?;
+        Ok(SourceConfig::Layers(rids.into_iter().zip(clips.into_iter().map(Arc::new)).collect()))
+    }
+
+    /// Reads a file, and says what of it is not published.
+    fn file(&self, file: &str) -> Result<Clip, ClipError> {
+        let clip = Clip::open(Path::new(file), self.fps)?;
+        clip.left_out.iter().for_each(|what| say(&format!("{file}: leaves out {what}\n")));
+        Ok(clip)
     }
 
     /// The pattern at a fraction of the size.
@@ -128,6 +155,39 @@ impl Args {
             audio_bitrate: rate(audio_bitrate),
         })
     }
+}
+
+/// The rid before a file's name, if there is one (RFC 8851 §10: letters, digits, - and _;
+/// a file may have = in its name).
+fn split_rid(source: &str) -> (Option<&str>, &str) {
+    let is_rid = |rid: &str| {
+        let letter = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        (1..=MAX_RID).contains(&rid.len()) && rid.chars().all(letter)
+    };
+    match source.split_once('=') {
+        Some((rid, file)) if is_rid(rid) && !Path::new(source).exists() => (Some(rid), file),
+        _ => (None, source),
+    }
+}
+
+/// Names for layers: all given, or f, h and q from the highest bit rate down.
+fn name_layers(rids: Vec<Option<String>>, clips: &[Clip]) -> anyhow::Result<Vec<String>> {
+    if let Some(given) = rids.iter().cloned().collect::<Option<Vec<_>>>() {
+        let mut distinct = given.clone();
+        distinct.sort();
+        distinct.dedup();
+        anyhow::ensure!(distinct.len() == given.len(), "two layers have the same rid");
+        return Ok(given);
+    }
+    anyhow::ensure!(rids.iter().all(Option::is_none), "give a rid to every file or to none");
+    anyhow::ensure!(clips.len() <= LAYERS.len(), "more than three layers: give each a rid");
+    let mut order: Vec<usize> = (0..clips.len()).collect();
+    order.sort_by(|a, b| clips[*b].bits_per_second().total_cmp(&clips[*a].bits_per_second()));
+    let mut names = vec![String::new(); clips.len()];
+    for (index, (name, _)) in order.into_iter().zip(LAYERS) {
+        name.clone_into(&mut names[index]);
+    }
+    Ok(names)
 }
 
 /// A bit rate as the encoders take it.
@@ -204,5 +264,36 @@ async fn show(all: Vec<Arc<DealerStats>>) {
             sum(&all, |stats| stats.keyframe_requests.load(Relaxed)),
         ));
         (last_bytes, last_frames, at) = (bytes, frames, Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use railbird_loadgen::source::ClipFrame;
+
+    fn clip(bytes: usize) -> Clip {
+        let (data, lasts) = (Bytes::from(vec![0; bytes]), Duration::from_millis(40));
+        Clip { frames: vec![ClipFrame { data, keyframe: true, lasts }], ..Clip::default() }
+    }
+
+    #[test]
+    fn a_rid_stands_before_a_file() {
+        assert_eq!(split_rid("q=low.mp4"), (Some("q"), "low.mp4"));
+        assert_eq!(split_rid("low.mp4"), (None, "low.mp4"));
+        assert_eq!(split_rid("a/b=c.mp4"), (None, "a/b=c.mp4"));
+        assert_eq!(split_rid("=c.mp4"), (None, "=c.mp4"));
+    }
+
+    #[test]
+    fn layers_are_named_by_hand_or_by_rate() {
+        let clips = [clip(100), clip(300), clip(200)];
+        assert_eq!(name_layers(vec![None; 3], &clips).unwrap(), ["q", "f", "h"]);
+        let some = |rid: &str| Some(rid.to_owned());
+        assert_eq!(name_layers(vec![some("x"), some("y")], &clips[..2]).unwrap(), ["x", "y"]);
+        assert!(name_layers(vec![some("x"), some("x")], &clips[..2]).is_err());
+        assert!(name_layers(vec![some("x"), None], &clips[..2]).is_err());
+        assert!(name_layers(vec![None; 4], &[clip(1), clip(2), clip(3), clip(4)]).is_err());
     }
 }

@@ -41,6 +41,39 @@ pub fn bits(text: &str) -> Result<u64, String> {
     if bits >= 1.0 { Ok(bits as u64) } else { Err(format!("`{text}` is not a bit rate")) }
 }
 
+/// Parses a bit rate, or `off` for no limit.
+pub fn limit(text: &str) -> Result<Option<u64>, String> {
+    if text == "off" { Ok(None) } else { bits(text).map(Some) }
+}
+
+/// A limit that changes: from each moment on, so many bits a second pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule(pub Vec<(Duration, Option<u64>)>);
+
+/// Parses a schedule, `3M` or `3M,600k@5s,off@20s`: the first limit holds from the start,
+/// each other from its moment on.
+pub fn schedule(text: &str) -> Result<Schedule, String> {
+    let mut steps: Vec<(Duration, Option<u64>)> = Vec::new();
+    for step in text.split(',') {
+        let (limits, at) = match (step.split_once('@'), steps.last()) {
+            (None, None) => (step, Duration::ZERO),
+            (None, Some(_)) => return Err(format!("`{step}` needs a moment, such as {step}@5s")),
+            (Some((_, at)), None) => {
+                return Err(format!("the first limit holds from the start: leave out `@{at}`"));
+            }
+            (Some((limits, at)), Some((before, _))) => {
+                let at = duration(at)?;
+                if at <= *before {
+                    return Err(format!("`{step}` is not after the one before it"));
+                }
+                (limits, at)
+            }
+        };
+        steps.push((at, limit(limits)?));
+    }
+    Ok(Schedule(steps))
+}
+
 /// Parses a positive number.
 pub fn positive(text: &str) -> Result<f64, String> {
     match text.parse() {
@@ -62,6 +95,19 @@ fn split(text: &str) -> Result<(f64, &str), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_changes_at_moments_that_follow_each_other() {
+        let seconds = Duration::from_secs;
+        let plain = schedule("1.5M").unwrap();
+        assert_eq!(plain.0, [(Duration::ZERO, Some(1_500_000))]);
+        let steps = schedule("3M,600k@5s,off@20s").unwrap();
+        let expected = [(0, Some(3_000_000)), (5, Some(600_000)), (20, None)];
+        assert_eq!(steps.0, expected.map(|(at, rate)| (seconds(at), rate)));
+        for bad in ["", "3M@1s", "3M,600k", "3M,600k@5s,1M@5s", "3M,x@5s", "3M,600k@", "3M,"] {
+            assert!(schedule(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn units_are_understood_and_nonsense_is_refused() {

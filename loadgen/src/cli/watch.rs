@@ -1,6 +1,7 @@
 //! `loadgen watch`: a crowd of viewers, or one that decodes.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,10 @@ pub struct CrowdArgs {
     /// How long a viewer that is refused for now (404, 503, Retry-After) tries again.
     #[arg(long, default_value = "15s", value_parser = duration)]
     join_patience: Duration,
+    /// Send media to this address instead of to those in the answer: to a `loadgen impair`
+    /// before the server's media port.
+    #[arg(long)]
+    via: Option<SocketAddr>,
     /// Process of the server, on this machine, to read its CPU time and memory.
     #[arg(long)]
     server_pid: Option<u32>,
@@ -98,15 +103,12 @@ pub struct ImpairArgs {
     /// Share of datagrams that fall behind those after them.
     #[arg(long, default_value = "0", value_parser = share)]
     reorder: f64,
-    /// Bits a second that pass, such as 1.5M.
-    #[arg(long, value_parser = bits)]
-    rate: Option<u64>,
 }
 
 impl ImpairArgs {
-    /// The last mile.
-    pub fn impairment(&self) -> Impairment {
-        let Self { loss, delay, jitter, reorder, rate } = *self;
+    /// The last mile, with bits a second that pass.
+    pub fn impairment(&self, rate: Option<u64>) -> Impairment {
+        let Self { loss, delay, jitter, reorder } = *self;
         Impairment { loss, reorder, delay, jitter, rate }
     }
 }
@@ -128,6 +130,9 @@ pub struct Args {
     /// Media that comes to impaired viewers suffers this; set-up is spared.
     #[command(flatten)]
     impair: ImpairArgs,
+    /// Bits a second that pass, such as 1.5M.
+    #[arg(long, value_parser = bits, help_heading = "Last mile")]
+    rate: Option<u64>,
     /// Share of viewers that are impaired.
     #[arg(long, default_value = "1", value_parser = share)]
     impair_share: f64,
@@ -161,6 +166,7 @@ impl CrowdArgs {
             audio: !self.no_audio,
             join_patience: self.join_patience,
             server_pid: self.server_pid,
+            via: self.via,
         }
     }
 
@@ -204,7 +210,7 @@ impl CrowdArgs {
 /// Runs the command.
 pub async fn run(args: Args) -> anyhow::Result<Vec<String>> {
     let viewers = args.viewers as usize;
-    let impairment = args.impair.impairment();
+    let impairment = args.impair.impairment(args.rate);
     if args.decode {
         anyhow::ensure!(viewers <= 200, "at most 200 viewers can decode; leave out --decode");
         let crowd = &args.crowd;
@@ -216,6 +222,7 @@ pub async fn run(args: Args) -> anyhow::Result<Vec<String>> {
             duration: crowd.duration,
             loss: impairment.loss,
             seed: crowd.seed,
+            via: crowd.via,
             json: crowd.json,
         })
         .await;

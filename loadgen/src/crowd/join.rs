@@ -64,6 +64,8 @@ pub struct Joiner {
     pub patience: Duration,
     /// Seed of what is random in a viewer.
     pub seed: u64,
+    /// Where media goes instead of to the server's candidates.
+    pub via: Option<SocketAddr>,
 }
 
 /// One viewer to be.
@@ -101,6 +103,10 @@ impl Joiner {
             audio: self.audio,
         };
         let (session, answer) = self.negotiate(url, &offer.text(), seat.due).await?;
+        let answer = match self.via {
+            Some(via) => whip::through(&answer, via),
+            None => answer,
+        };
         let answer = match usable(&answer, local.is_ipv4()) {
             Ok(answer) => answer,
             Err(error) => {

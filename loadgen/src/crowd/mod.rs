@@ -33,6 +33,7 @@ pub mod worker;
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -110,6 +111,8 @@ pub struct CrowdConfig {
     pub join_patience: Duration,
     /// Process of the server, to read its CPU time.
     pub server_pid: Option<u32>,
+    /// Where media goes instead of to the server's candidates: a proxy before it.
+    pub via: Option<SocketAddr>,
 }
 
 impl CrowdConfig {
@@ -127,6 +130,7 @@ impl CrowdConfig {
             audio: true,
             join_patience: Duration::from_secs(15),
             server_pid: None,
+            via: None,
         }
     }
 
@@ -228,6 +232,7 @@ impl Crowd {
             estimate: config.estimate,
             patience: config.join_patience,
             seed: config.seed,
+            via: config.via,
         };
         Ok(Self {
             config,

@@ -121,6 +121,11 @@ impl<T> Link<T> {
         }
     }
 
+    /// Changes the line from now on; what is on its way already arrives as it would have.
+    pub fn change(&mut self, impairment: Impairment) {
+        self.impairment = impairment;
+    }
+
     /// Takes a datagram.
     pub fn handle(&mut self, now: Instant, datagram: &[u8], with: T) {
         self.tally.taken += 1;
@@ -244,6 +249,30 @@ mod tests {
         assert!(waits.max().unwrap() <= QUEUE.as_millis() + 4);
         let ample = Impairment { rate: Some(2_000_000), ..Impairment::default() };
         assert_eq!(run(ample, 1, 500).1.overflow, 0);
+    }
+
+    #[test]
+    fn a_line_that_narrows_and_widens_keeps_what_is_on_its_way() {
+        let at = |rate| Impairment { rate: Some(rate), ..Impairment::default() };
+        let (mut link, start) = (Link::new(at(10_000_000), 1), Instant::now());
+        let mut came = Vec::new();
+        for tick in 0..3000u32 {
+            let now = start + MS * tick;
+            match tick {
+                1000 => link.change(at(500_000)),
+                2000 => link.change(at(10_000_000)),
+                _ => {}
+            }
+            link.handle(now, &[0; 125], tick);
+            came.extend(std::iter::from_fn(|| link.poll(now)).map(|(_, number)| (number, tick)));
+        }
+        assert!(came.is_sorted(), "a wider line overtakes nothing");
+        let late = |ticks: std::ops::Range<u32>| {
+            came.iter().filter(|(_, at)| ticks.contains(at)).map(|(n, at)| at - n).max().unwrap()
+        };
+        assert!(
+            late(0..1000) <= 1 && (280..320).contains(&late(1500..2000)) && late(2600..3000) <= 1
+        );
     }
 
     #[test]

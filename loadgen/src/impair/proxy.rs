@@ -1,5 +1,6 @@
 //! A UDP proxy with a bad network inside: one address to send to, one server behind it,
-//! and for each source a socket of its own and a link each way.
+//! and for each source a socket of its own and a link each way. The network may change
+//! while it runs: who holds the other end of [`ProxyConfig::impairment`] says so.
 
 use std::collections::HashMap;
 use std::io;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::link::{Impairment, Link, Tally};
 
@@ -23,12 +24,12 @@ const INBOX: usize = 1024;
 const DATAGRAM: usize = 65_535;
 
 /// What the proxy does.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ProxyConfig {
     /// The server behind it.
     pub to: SocketAddr,
-    /// The network, for each direction.
-    pub impairment: Impairment,
+    /// The network, for each direction; a new value holds from then on.
+    pub impairment: watch::Receiver<Impairment>,
     /// Seed; source n uses seed + 2n and the number after it.
     pub seed: u64,
 }
@@ -67,7 +68,7 @@ pub async fn serve(
             }
             let (inbox, datagrams) = mpsc::channel(INBOX);
             let seeds = config.seed.wrapping_add(2 * count);
-            let source = Source::open(Arc::clone(&listen), from, config, seeds).await?;
+            let source = Source::open(Arc::clone(&listen), from, &config, seeds).await?;
             tokio::spawn(source.run(datagrams, tally.clone()));
             sources.insert(from, inbox);
             count += 1;
@@ -82,6 +83,7 @@ struct Source {
     listen: Arc<UdpSocket>,
     from: SocketAddr,
     server: UdpSocket,
+    impairment: watch::Receiver<Impairment>,
     up: Link<()>,
     down: Link<()>,
 }
@@ -90,15 +92,17 @@ impl Source {
     async fn open(
         listen: Arc<UdpSocket>,
         from: SocketAddr,
-        config: ProxyConfig,
+        config: &ProxyConfig,
         seed: u64,
     ) -> io::Result<Self> {
         let any: SocketAddr =
             if config.to.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
         let server = UdpSocket::bind(any).await?;
         server.connect(config.to).await?;
-        let link = |seed| Link::new(config.impairment, seed);
-        Ok(Self { listen, from, server, up: link(seed), down: link(seed.wrapping_add(1)) })
+        let mut impairment = config.impairment.clone();
+        let current = *impairment.borrow_and_update();
+        let (up, down) = (Link::new(current, seed), Link::new(current, seed.wrapping_add(1)));
+        Ok(Self { listen, from, server, impairment, up, down })
     }
 
     async fn run(
@@ -121,6 +125,8 @@ impl Source {
                         self.take(Way::Down, &buffer[..len], &mut idle);
                     }
                 }
+                // Nobody is left to change it: the branch is off, and the rest goes on.
+                Ok(()) = self.impairment.changed() => self.change(),
                 () = tokio::time::sleep_until(due.into()) => {}
             }
             self.deliver().await;
@@ -129,6 +135,12 @@ impl Source {
             }
         }
         let _ = tally.send((self.up.tally(), self.down.tally()));
+    }
+
+    fn change(&mut self) {
+        let current = *self.impairment.borrow_and_update();
+        self.up.change(current);
+        self.down.change(current);
     }
 
     fn take(&mut self, way: Way, datagram: &[u8], idle: &mut Instant) {
@@ -160,7 +172,7 @@ mod tests {
     async fn through(
         impairment: Impairment,
         count: usize,
-    ) -> (Vec<UdpSocket>, mpsc::UnboundedReceiver<(Tally, Tally)>) {
+    ) -> (Vec<UdpSocket>, watch::Sender<Impairment>) {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let to = server.local_addr().unwrap();
         tokio::spawn(async move {
@@ -172,6 +184,7 @@ mod tests {
         let listen = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let at = listen.local_addr().unwrap();
         let (tally, tallies) = mpsc::unbounded_channel();
+        let (network, impairment) = watch::channel(impairment);
         tokio::spawn(serve(listen, ProxyConfig { to, impairment, seed: 3 }, tally));
         let mut clients = Vec::new();
         for _ in 0..count {
@@ -179,14 +192,16 @@ mod tests {
             client.connect(at).await.unwrap();
             clients.push(client);
         }
-        (clients, tallies)
+        // Sources that end have nobody to tell, and nothing here asks them.
+        drop(tallies);
+        (clients, network)
     }
 
     #[tokio::test]
     async fn each_source_gets_its_own_answers_after_the_delay_both_ways() {
         let delay = Duration::from_millis(20);
         let impairment = Impairment { delay, ..Impairment::default() };
-        let (clients, _tallies) = through(impairment, 2).await;
+        let (clients, _network) = through(impairment, 2).await;
         let begun = Instant::now();
         for (number, client) in clients.iter().enumerate() {
             client.send(&[number as u8; 10]).await.unwrap();
@@ -200,9 +215,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_change_holds_for_sources_that_are_there_and_for_new_ones() {
+        let (clients, network) = through(Impairment::default(), 2).await;
+        let echo = async |client: &UdpSocket| {
+            client.send(&[7]).await.unwrap();
+            let mut buffer = [0; 8];
+            let came = tokio::time::timeout(Duration::from_millis(200), client.recv(&mut buffer));
+            came.await.is_ok()
+        };
+        assert!(echo(&clients[0]).await);
+        network.send_replace(Impairment { loss: 1.0, ..Impairment::default() });
+        // The task of a source hears of it beside its datagrams.
+        let deadline = Instant::now() + LIMIT;
+        while echo(&clients[0]).await {
+            assert!(Instant::now() < deadline);
+        }
+        assert!(!echo(&clients[1]).await);
+        network.send_replace(Impairment::default());
+        while !echo(&clients[0]).await {
+            assert!(Instant::now() < deadline);
+        }
+        drop(network);
+        assert!(echo(&clients[1]).await, "it goes on when nobody is left to change it");
+    }
+
+    #[tokio::test]
     async fn what_is_lost_is_lost_by_the_seed() {
         let impairment = Impairment { loss: 0.5, ..Impairment::default() };
-        let (clients, _tallies) = through(impairment, 1).await;
+        let (clients, _network) = through(impairment, 1).await;
         let mut link: Link<()> = Link::new(impairment, 3);
         let mut back: Link<()> = Link::new(impairment, 4);
         let mut expected = Vec::new();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Clip, ClipFrame, Video};
+use super::{Clip, ClipFrame, Reason, Video};
 use crate::dealer::video::nal_units;
 
 const SLICE: u8 = 1;
@@ -16,7 +16,7 @@ const PPS: u8 = 8;
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub fn read(data: &[u8], fps: u32) -> Result<Clip, &'static str> {
+pub fn read(data: &[u8], fps: u32) -> Result<Clip, Reason> {
     let lasts = Duration::from_secs(1) / fps.max(1);
     let mut cutter = Cutter::default();
     for nal in nal_units(data).filter(|nal| !nal.is_empty()) {

@@ -5,16 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Clip, ClipFrame, Video};
-
-/// Longest time that a frame may last; a jump of the clock counts as the usual time.
-const LONGEST: Duration = Duration::from_secs(1);
+use super::{Clip, ClipFrame, LONGEST, Reason, Video, is_keyframe};
 
 /// Reads a file; frames whose times say nothing last 1 / `fps` s.
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub fn read(data: &[u8], fps: u32) -> Result<Clip, &'static str> {
+pub fn read(data: &[u8], fps: u32) -> Result<Clip, Reason> {
     let header = data.get(..32).filter(|header| header.starts_with(b"DKIF"));
     let header = header.ok_or("not an IVF file")?;
     let video = match &header[8..12] {
@@ -22,7 +19,7 @@ pub fn read(data: &[u8], fps: u32) -> Result<Clip, &'static str> {
         b"VP90" => Video::Vp9,
         b"AV01" => Video::Av1,
         b"H264" => Video::H264,
-        _ => return Err("a codec that is not VP8, VP9, AV1 or H264"),
+        _ => return Err("a codec that is not VP8, VP9, AV1 or H264".into()),
     };
     let word = |at: usize| {
         u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
@@ -52,43 +49,6 @@ pub fn read(data: &[u8], fps: u32) -> Result<Clip, &'static str> {
         lasts: lasts(index).unwrap_or(usual),
     });
     Clip::from_frames(video, clip.collect())
-}
-
-fn is_keyframe(video: Video, data: &[u8]) -> bool {
-    match video {
-        // RFC 6386 §9.1: the lowest bit is clear.
-        Video::Vp8 => data.first().is_some_and(|byte| byte & 1 == 0),
-        // VP9 §6.2: frame marker 2, profile 0 to 2, no existing frame shown, frame type 0.
-        Video::Vp9 => data.first().is_some_and(|byte| byte >> 6 == 2 && byte & 0x0c == 0),
-        Video::Av1 => has_sequence_header(data),
-        Video::H264 => crate::dealer::video::nal_units(data)
-            .any(|nal| nal.first().is_some_and(|head| head & 0x1f == 5)),
-    }
-}
-
-/// AV1 §5.3: whether an OBU of the temporal unit is a sequence header (type 1), which
-/// comes with every keyframe.
-fn has_sequence_header(mut data: &[u8]) -> bool {
-    while let Some((&head, mut rest)) = data.split_first() {
-        if head >> 3 & 0x0f == 1 {
-            return true;
-        }
-        rest = rest.get(usize::from(head & 0x04 != 0)..).unwrap_or_default();
-        if head & 0x02 == 0 {
-            return false;
-        }
-        let mut size = 0usize;
-        for shift in (0..28).step_by(7) {
-            let Some((&byte, after)) = rest.split_first() else { return false };
-            size |= usize::from(byte & 0x7f) << shift;
-            rest = after;
-            if byte & 0x80 == 0 {
-                break;
-            }
-        }
-        data = rest.get(size..).unwrap_or_default();
-    }
-    false
 }
 
 #[cfg(test)]
@@ -121,11 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn keyframes_of_each_codec_are_known_and_rubbish_is_refused() {
-        assert!(is_keyframe(Video::Vp9, &[0x82]) && !is_keyframe(Video::Vp9, &[0x86]));
-        assert!(is_keyframe(Video::Av1, &[0x12, 0, 0x0a, 1, 0]));
-        assert!(!is_keyframe(Video::Av1, &[0x12, 0, 0x32, 1, 0]));
-        assert!(!is_keyframe(Video::Av1, &[0x12, 0xff, 0xff, 0xff, 0xff]));
+    fn a_file_that_is_cut_or_of_another_codec_is_refused() {
         let whole = file(b"VP80", &[(&[0x10; 40], 0)]);
         for len in 0..whole.len() {
             assert!(read(&whole[..len], 25).is_err(), "{len}");

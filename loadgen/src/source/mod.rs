@@ -5,9 +5,13 @@
 
 pub mod annex_b;
 pub mod ivf;
+mod keyframe;
+pub mod layers;
+pub mod mp4;
 pub mod pattern;
 mod player;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +21,17 @@ use bytes::Bytes;
 use crate::dealer::DealerError;
 use crate::dealer::studio::{Media, Studio, StudioConfig};
 
-pub use player::Player;
+pub use keyframe::is_keyframe;
+pub use layers::Players;
+
+/// What is wrong with a file, in words.
+pub type Reason = Cow<'static, str>;
+
+/// Largest file that is read: all of it is kept in memory.
+const MAX_FILE: u64 = 1 << 31;
+/// Longest time that a frame of a file may last; a jump of its clock counts as the usual
+/// time between frames.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// Video format of a clip.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +39,8 @@ pub enum Video {
     /// H.264, Annex B.
     #[default]
     H264,
+    /// H.265, Annex B.
+    H265,
     /// VP8.
     Vp8,
     /// VP9.
@@ -45,7 +61,7 @@ pub enum ClipError {
         source: std::io::Error,
     },
     /// The file's name ends in nothing that is known.
-    #[error("{0}: use .h264 (Annex B) or .ivf (VP8, VP9, AV1, H264)")]
+    #[error("{0}: use .mp4, .ivf (VP8, VP9, AV1, H264) or .h264 (Annex B)")]
     Unknown(PathBuf),
     /// The file is not what its name says.
     #[error("{path}: {reason}")]
@@ -53,8 +69,11 @@ pub enum ClipError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        reason: &'static str,
+        reason: Reason,
     },
+    /// Clips that are no layers of one simulcast.
+    #[error("no simulcast: {0}")]
+    NotInStep(Reason),
     /// The pattern cannot be encoded.
     #[error(transparent)]
     Encoder(#[from] DealerError),
@@ -80,6 +99,8 @@ pub struct Clip {
     pub frames: Vec<ClipFrame>,
     /// Opus frames of 20 ms, or none.
     pub sound: Vec<Bytes>,
+    /// What of a file is not in it, in words.
+    pub left_out: Vec<String>,
 }
 
 impl Clip {
@@ -88,29 +109,38 @@ impl Clip {
     /// # Errors
     /// [`ClipError`].
     pub fn open(path: &Path, fps: u32) -> Result<Self, ClipError> {
-        let data = std::fs::read(path)
-            .map_err(|source| ClipError::Read { path: path.to_owned(), source })?;
+        let unreadable = |source| ClipError::Read { path: path.to_owned(), source };
+        let malformed = |reason| ClipError::Malformed { path: path.to_owned(), reason };
+        if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE {
+            return Err(malformed("larger than 2 GiB".into()));
+        }
+        let data = std::fs::read(path).map_err(unreadable)?;
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
         let read = match ending.to_ascii_lowercase().as_str() {
             "h264" | "264" | "avc" => annex_b::read(&data, fps),
             "ivf" => ivf::read(&data, fps),
+            "mp4" | "m4v" | "mov" => mp4::read(&data, fps),
             _ => return Err(ClipError::Unknown(path.to_owned())),
         };
-        read.map_err(|reason| ClipError::Malformed { path: path.to_owned(), reason })
+        read.map_err(malformed)
+    }
+
+    /// How long it is.
+    pub fn lasts(&self) -> Duration {
+        self.frames.iter().map(|frame| frame.lasts).sum()
     }
 
     /// Mean bit rate of the video.
     pub fn bits_per_second(&self) -> f64 {
         let bits: usize = self.frames.iter().map(|frame| frame.data.len() * 8).sum();
-        let lasts: Duration = self.frames.iter().map(|frame| frame.lasts).sum();
-        bits as f64 / lasts.as_secs_f64().max(1e-6)
+        bits as f64 / self.lasts().as_secs_f64().max(1e-6)
     }
 
     /// A clip of `frames`, from its first keyframe on.
-    fn from_frames(video: Video, mut frames: Vec<ClipFrame>) -> Result<Self, &'static str> {
+    fn from_frames(video: Video, mut frames: Vec<ClipFrame>) -> Result<Self, Reason> {
         let first = frames.iter().position(|frame| frame.keyframe).ok_or("no keyframe in it")?;
         frames.drain(..first);
-        Ok(Self { video, frames, sound: Vec::new() })
+        Ok(Self { video, frames, ..Self::default() })
     }
 }
 
@@ -162,7 +192,7 @@ pub enum Source {
     /// The dealer.
     Studio(Studio),
     /// Clips, each a layer; one, without simulcast.
-    Players(Vec<Player>),
+    Players(Players),
 }
 
 impl Source {
@@ -172,14 +202,14 @@ impl Source {
     /// Any [`DealerError`] of the studio.
     pub fn start(config: &SourceConfig, studio: &StudioConfig) -> Result<Self, DealerError> {
         let start = Instant::now();
-        let player = |clip: &Arc<Clip>| Player::new(start, Arc::clone(clip));
         Ok(match config {
             SourceConfig::Dealer | SourceConfig::DealerLayers(_) => {
                 Self::Studio(Studio::start(studio)?)
             }
-            SourceConfig::Clip(clip) => Self::Players(vec![player(clip)]),
+            SourceConfig::Clip(clip) => Self::Players(Players::new(start, vec![Arc::clone(clip)])),
             SourceConfig::Layers(layers) => {
-                Self::Players(layers.iter().map(|(_, clip)| player(clip)).collect())
+                let clips = layers.iter().map(|(_, clip)| Arc::clone(clip)).collect();
+                Self::Players(Players::new(start, clips))
             }
         })
     }
@@ -189,14 +219,9 @@ impl Source {
     /// # Errors
     /// The error that ended the studio.
     pub async fn next(&mut self) -> Result<(usize, Media), DealerError> {
-        let players = match self {
-            Self::Studio(studio) => return studio.next().await,
-            Self::Players(players) => players,
-        };
-        let next = players.iter_mut().enumerate().min_by_key(|(_, player)| player.due());
-        match next {
-            Some((layer, player)) => Ok((layer, player.next().await)),
-            None => std::future::pending().await,
+        match self {
+            Self::Studio(studio) => studio.next().await,
+            Self::Players(players) => Ok(players.next().await),
         }
     }
 
@@ -204,7 +229,7 @@ impl Source {
     pub fn request_keyframe(&mut self) {
         match self {
             Self::Studio(studio) => studio.request_keyframe(),
-            Self::Players(players) => players.iter_mut().for_each(Player::request_keyframe),
+            Self::Players(players) => players.request_keyframe(),
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Clip, ClipError, ClipFrame, Video};
+use super::{Clip, ClipError, ClipFrame};
 use crate::dealer::audio::AudioEncoder;
 use crate::dealer::frame::Frame;
 use crate::dealer::sound::{BLOCK, BLOCK_MS, Sound};
@@ -90,7 +90,7 @@ fn encode_texture(config: &PatternConfig, contrast: u8) -> Result<Clip, ClipErro
             }
         }
     }
-    Ok(Clip { video: Video::H264, frames, sound: Vec::new() })
+    Ok(Clip { frames, ..Clip::default() })
 }
 
 /// A second of the dealer's sound.

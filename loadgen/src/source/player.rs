@@ -16,8 +16,10 @@ const BLOCK: Duration = Duration::from_millis(BLOCK_MS as u64);
 pub struct Player {
     clip: Arc<Clip>,
     start: Instant,
-    /// Position in the clip, and media time of the next frame since the start.
+    /// Position in the clip, as a frame and as a time, and media time of the next frame
+    /// since the start.
     frame: usize,
+    position: Duration,
     video_at: Duration,
     block: u64,
     /// The frame before was a keyframe: another would tell nobody anything new.
@@ -27,18 +29,30 @@ pub struct Player {
 impl Player {
     /// The first frame is due at `start`.
     pub fn new(start: Instant, clip: Arc<Clip>) -> Self {
-        Self { clip, start, frame: 0, video_at: Duration::ZERO, block: 0, fresh: false }
+        let (position, video_at) = (Duration::ZERO, Duration::ZERO);
+        Self { clip, start, frame: 0, position, video_at, block: 0, fresh: false }
     }
 
-    /// Goes on with the next keyframe of the clip.
-    pub fn request_keyframe(&mut self) {
-        if self.fresh {
-            return;
-        }
-        let count = self.clip.frames.len();
-        let ahead = (0..count).map(|step| (self.frame + step) % count);
-        let keyframe = ahead.into_iter().find(|&index| self.clip.frames[index].keyframe);
-        self.frame = keyframe.unwrap_or_default();
+    /// Whether a keyframe was the last frame or is the next.
+    pub fn is_at_keyframe(&self) -> bool {
+        self.fresh || self.clip.frames.get(self.frame).is_some_and(|frame| frame.keyframe)
+    }
+
+    /// Where in the clip the next frame is.
+    pub fn position(&self) -> Duration {
+        self.position
+    }
+
+    /// Media time of the next frame since the start.
+    pub fn video_at(&self) -> Duration {
+        self.video_at
+    }
+
+    /// Goes on with another frame, at a media time that is not before the next frame's.
+    pub fn go_to(&mut self, frame: usize, video_at: Duration) {
+        let before = self.clip.frames.iter().take(frame);
+        self.position = before.map(|frame| frame.lasts).sum();
+        (self.frame, self.video_at) = (frame, video_at);
     }
 
     /// When the next piece of media is due.
@@ -82,7 +96,11 @@ impl Player {
         };
         self.fresh = frame.keyframe;
         self.video_at += frame.lasts;
-        self.frame = (self.frame + 1) % self.clip.frames.len();
+        self.position += frame.lasts;
+        self.frame += 1;
+        if self.frame >= self.clip.frames.len() {
+            (self.frame, self.position) = (0, Duration::ZERO);
+        }
         media
     }
 }
@@ -90,7 +108,7 @@ impl Player {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{ClipFrame, Video};
+    use crate::source::ClipFrame;
     use bytes::Bytes;
 
     fn clip(keyframes: &[usize], count: usize, sound: usize) -> Arc<Clip> {
@@ -100,9 +118,9 @@ mod tests {
             lasts: Duration::from_micros(500),
         };
         Arc::new(Clip {
-            video: Video::H264,
             frames: (0..count).map(frame).collect(),
             sound: vec![Bytes::from_static(b"s"); sound],
+            ..Clip::default()
         })
     }
 
@@ -116,19 +134,6 @@ mod tests {
         let (data, ticks): (Vec<u8>, Vec<u32>) = media.iter().map(|m| (m.data[0], m.ticks)).unzip();
         assert_eq!(data, [0, 1, 2, 0, 1, 2, 0]);
         assert_eq!(ticks, [0, 45, 90, 135, 180, 225, 270]);
-    }
-
-    #[tokio::test]
-    async fn a_request_brings_the_next_keyframe_at_once_but_not_twice_running() {
-        let mut player = Player::new(Instant::now(), clip(&[0, 4], 6, 0));
-        let mut order = Vec::new();
-        for step in 0..6 {
-            if step == 2 || step == 3 || step == 5 {
-                player.request_keyframe();
-            }
-            order.push(player.next().await.data[0]);
-        }
-        assert_eq!(order, [0, 1, 4, 5, 0, 1]);
     }
 
     #[tokio::test]

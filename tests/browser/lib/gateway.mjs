@@ -80,6 +80,10 @@ export async function startGateway({ command = 'serve', ports = ANY_PORTS, confi
     return {
       url: `http://${ready.http}`,
       admin: `http://${ready.admin}`,
+      /** Where its media port is. */
+      media: `127.0.0.1:${portOf(ready.media)}`,
+      metrics: () => metricsOf(`http://${ready.admin}/metrics`),
+      waitForLayers: (table, count) => waitForLayers(`http://${ready.http}/api/tables`, table, count),
       /** The ports it got, to start another one on. */
       ports: { http: ready.http, admin: ready.admin, media: portOf(ready.media) },
       stop,
@@ -90,6 +94,33 @@ export async function startGateway({ command = 'serve', ports = ANY_PORTS, confi
     throw new Error(`${error.message}\n${log.join('\n')}`);
   } finally {
     clearTimeout(deadline);
+  }
+}
+
+/** What a gateway counts now. */
+async function metricsOf(url) {
+  const text = await (await fetch(url)).text();
+  const samples = [...text.matchAll(/^([a-z_]+)(?:\{(.*)\})? (\S+)$/gm)].map(([, name, labels, value]) => ({
+    name,
+    labels: Object.fromEntries([...(labels ?? '').matchAll(/(\w+)="([^"]*)"/g)].map(([, key, is]) => [key, is])),
+    value: Number(value),
+  }));
+  const named = (wanted, labels) =>
+    samples.filter(
+      (sample) => sample.name === wanted && Object.entries(labels).every(([key, is]) => sample.labels[key] === is),
+    );
+  return { named, sum: (name, labels = {}) => named(name, labels).reduce((sum, sample) => sum + sample.value, 0) };
+}
+
+/** Waits until `table` has `count` layers of video whose sizes are known. */
+async function waitForLayers(url, table, count) {
+  const deadline = Date.now() + READY_WITHIN_MS;
+  for (;;) {
+    const entry = (await (await fetch(url)).json()).find((one) => one.table === table);
+    const layers = entry?.tracks?.find((track) => track.kind === 'video')?.layers ?? [];
+    if (layers.filter((layer) => layer.width > 0).length >= count) return;
+    if (Date.now() > deadline) throw new Error(`not ${count} layers in time: ${JSON.stringify(entry)}`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
 

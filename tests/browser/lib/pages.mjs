@@ -58,3 +58,46 @@ export async function publish(page, url, table, { simulcast = false, codec = 'H2
   await page.click('#go');
   await page.waitForSelector('#stage[data-state=live]', { timeout: 15_000 });
 }
+
+/** Waits until the height of the picture, as decoded, is one that `fits`. */
+export async function waitForHeight(page, fits, timeout) {
+  const deadline = Date.now() + timeout;
+  for (;;) {
+    const height = await page.evaluate(() => document.querySelector('video').videoHeight);
+    if (fits(height)) return;
+    if (Date.now() > deadline) throw new Error(`the picture is still ${height} pixels high after ${timeout} ms`);
+    await page.waitForTimeout(50);
+  }
+}
+
+/**
+ * Notes, from now on, when each picture was shown and its size. `steady(ms)` waits until
+ * so much has been shown, `stop()` returns what was seen: pictures, the longest time in
+ * milliseconds between two of them, and each height with its first moment.
+ */
+export async function recordPicture(page) {
+  await page.evaluate(() => {
+    const video = document.querySelector('video');
+    const seen = { pictures: 0, longestGapMs: 0, longestGapAtMs: 0, heights: [] };
+    let last = null;
+    const note = (now, { height }) => {
+      if (last !== null && now - last > seen.longestGapMs) [seen.longestGapMs, seen.longestGapAtMs] = [now - last, now];
+      if (seen.heights.at(-1)?.height !== height) seen.heights.push({ height, atMs: now });
+      seen.pictures += 1;
+      last = now;
+      video.requestVideoFrameCallback(note);
+    };
+    video.requestVideoFrameCallback(note);
+    window.pictureSeen = seen;
+  });
+  const pictures = () => page.evaluate(() => window.pictureSeen.pictures);
+  return {
+    async steady(ms) {
+      const before = await pictures();
+      await page.waitForFunction((wanted) => window.pictureSeen.pictures >= wanted, before + (ms / 1000) * 25, {
+        timeout: ms * 3,
+      });
+    },
+    stop: () => page.evaluate(() => window.pictureSeen),
+  };
+}

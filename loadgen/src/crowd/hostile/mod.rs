@@ -291,6 +291,7 @@ impl Attack<'_> {
             estimate: Estimate::Silent,
             patience: PATIENCE,
             seed: config.seed,
+            via: None,
         };
         let (mut joined, mut sessions) = (Vec::new(), Vec::new());
         for index in 0..config.sources {
