@@ -135,6 +135,8 @@ pub struct Hls {
     pub window: Duration,
     /// Memory that the window of one track may take, in bytes.
     pub max_window_bytes: usize,
+    /// Whether each viewer gets URIs of its own, by which it is accounted for.
+    pub sessions: bool,
 }
 
 /// `[log]`
@@ -263,6 +265,7 @@ fn hls(mut s: Section<'_, '_>) -> Hls {
         segment: s.read("segment", "Target duration of a segment.", r#""2s""#, duration(ms(500)..=ms(20_000))),
         window: s.read("window", "How far back a table can be seeked; at least three segments.", r#""30s""#, duration(ms(2_000)..=ms(3_600_000))),
         max_window_bytes: s.read("max_window_bytes", "Memory that the window of one track of a table may take; past it the oldest segments go.", "67_108_864", number(1 << 20..=1 << 36)),
+        sessions: s.read("sessions", "Give each viewer URIs of its own, by which it is counted and its stalls are seen; off when a cache in front answers most requests.", "true", flag),
     };
     if hls.part >= hls.segment {
         s.refuse("part", &Refusal::new("a part as long as a segment", "less than hls.segment"));

@@ -4,6 +4,7 @@
 //!  hub frames ─ packager ─┬ segmenter ─ cutter ─ fmp4   samples → parts → segments
 //!  (tokio task per table) └ store ─ playlist            what is listed and fetchable
 //!  http ─ blocking                                      answer now, later, or not at all
+//!    └ session                                          who watches, and how well
 //! ```
 //!
 //! All but `packager` and `http` is sans-IO. The packager publishes an immutable
@@ -22,6 +23,7 @@ mod packager;
 mod playlist;
 mod sample;
 mod segmenter;
+mod session;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -31,17 +33,19 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::codec::{Codec, MediaKind};
 use crate::hub::{Registry, RegistryEvent, Stream, TableName};
 use crate::media::{LayerId, TrackInfo};
+use crate::qos::{Metrics, Scrape, names};
 
 pub use http::{accepts_gzip, router};
 use packager::{Live, Packager, Source};
 use segmenter::RenditionSource;
+use session::Sessions;
 
 /// A stream that is too busy to take a subscription is asked again after this long.
 const SUBSCRIBE_RETRY: Duration = Duration::from_millis(100);
@@ -74,6 +78,12 @@ pub struct HlsSettings {
     pub start_wait: Duration,
     /// Requests that may be held at once, over all tables; more get 503.
     pub max_held_requests: u64,
+    /// Whether the multivariant playlist gives each viewer a pass of its own, by which it
+    /// is accounted for.
+    pub sessions: bool,
+    /// Sessions at once, over all tables; more viewers are served without one. A session
+    /// takes some 200 bytes.
+    pub max_sessions: usize,
 }
 
 impl Default for HlsSettings {
@@ -87,6 +97,8 @@ impl Default for HlsSettings {
             max_lingering: 200,
             start_wait: Duration::from_secs(5),
             max_held_requests: 20_000,
+            sessions: true,
+            max_sessions: 100_000,
         }
     }
 }
@@ -129,6 +141,7 @@ pub struct Hls {
     settings: HlsSettings,
     registry: Arc<Registry>,
     stats: Arc<HlsStats>,
+    sessions: Sessions,
     tables: Mutex<Tables>,
 }
 
@@ -169,9 +182,12 @@ struct Undecided {
 
 impl Hls {
     /// The service; [`Self::run`] makes it follow the registry.
-    pub fn new(settings: HlsSettings, registry: Arc<Registry>) -> Arc<Self> {
+    #[allow(clippy::disallowed_methods, reason = "passes count from when the gateway starts")]
+    pub fn new(settings: HlsSettings, registry: Arc<Registry>, metrics: Metrics) -> Arc<Self> {
         let (stats, tables) = (Arc::default(), Mutex::default());
-        Arc::new(Self { settings, registry, stats, tables })
+        let (now, key) = (Instant::now(), rand::random());
+        let sessions = Sessions::new(now, &key, settings.max_sessions, metrics);
+        Arc::new(Self { settings, registry, stats, sessions, tables })
     }
 
     /// Packages every live stream until `shutdown` completes. Packagers end with
@@ -220,12 +236,32 @@ impl Hls {
         });
     }
 
-    /// Estimate of the viewers of a table: the most requests of its leading
-    /// rendition that were waiting for one version, over the newest versions. A
-    /// low-latency player always has exactly one such request; players that do
-    /// not block are not counted.
+    /// Viewers of a table: its sessions, and an estimate of those without one. That is
+    /// the most of their requests of its leading rendition that were waiting for one
+    /// version, over the newest versions. A low-latency player always has exactly one
+    /// such request; players that do not block are not in it.
     pub fn viewers(&self, table: &TableName) -> usize {
-        self.live(table).map_or(0, |live| live.viewers())
+        let estimate = self.live(table).map_or(0, |live| live.viewers());
+        let audience = self.sessions.audience(table);
+        let sessions = audience.map_or(0, |audience| audience.viewers.load(Ordering::Relaxed));
+        estimate + sessions as usize
+    }
+
+    /// Ends the sessions of viewers that have gone. To be called about once a second.
+    pub fn sweep(&self, now: Instant) {
+        self.sessions.poll_expired(now, |table| self.live(table).is_some_and(|live| !live.ended()));
+    }
+
+    /// Reports what the viewers of each table got, and requests without a session.
+    pub fn scrape_sessions(&self, scrape: &mut Scrape) {
+        for (reason, requests) in self.sessions.unaccounted() {
+            scrape.count(&names::HLS_UNACCOUNTED, &[reason], requests);
+        }
+        for stream in self.registry.list() {
+            if let Some(audience) = self.sessions.audience(&stream.table) {
+                audience.scrape(scrape, stream.table.as_str());
+            }
+        }
     }
 
     /// What was done so far.

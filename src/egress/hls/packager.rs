@@ -59,9 +59,11 @@ pub struct Published {
 pub struct Rendition {
     /// Its name in URIs.
     pub name: String,
+    /// Picture or sound.
+    pub kind: MediaKind,
     /// Its newest version; a change wakes those who wait.
     pub published: watch::Sender<Arc<Published>>,
-    /// Playlist requests that wait for the next version.
+    /// Playlist requests without a session that wait for the next version.
     pub waiting: AtomicUsize,
 }
 
@@ -86,6 +88,11 @@ impl Live {
     /// See [`super::Hls::viewers`].
     pub fn viewers(&self) -> usize {
         self.viewers.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing will be added.
+    pub fn ended(&self) -> bool {
+        self.renditions.iter().all(|rendition| rendition.published.borrow().view.ended)
     }
 
     /// The rendition of this name.
@@ -341,6 +348,7 @@ impl Rendition {
             Published { view, playlist: Rendered::default(), delta: Rendered::default() };
         Self {
             name: format!("{}{track}-{layer}", source.codec.kind().as_str()),
+            kind: source.codec.kind(),
             published: watch::Sender::new(Arc::new(published)),
             waiting: AtomicUsize::new(0),
         }

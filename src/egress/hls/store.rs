@@ -316,6 +316,41 @@ impl View {
         found.map_or(Resource::Unknown, |part| Resource::Piece(part.media.data.clone()))
     }
 
+    /// When the media of a part or segment was captured: its first sample, and the end of
+    /// its last one. `None` of what has no time, or is gone.
+    pub fn captured(&self, resource: &Resource) -> Option<(Utc, Utc)> {
+        let (segment, before, ticks) = match resource {
+            Resource::Segment(segment) => (segment, 0, segment.duration),
+            Resource::Piece(bytes) => self.find_part(bytes)?,
+            Resource::Hinted | Resource::Unknown => return None,
+        };
+        let at = |ticks| segment.program_date_time.offset_micros(self.micros(ticks));
+        Some((at(before), at(before + ticks)))
+    }
+
+    /// When the newest part's media ends.
+    pub fn edge(&self) -> Option<Utc> {
+        let newest = self.segments.iter().rev().find(|segment| !segment.is_empty())?;
+        Some(newest.program_date_time.offset_micros(self.micros(newest.duration)))
+    }
+
+    /// The part with these bytes: its segment, the ticks before it and its own.
+    fn find_part(&self, bytes: &Bytes) -> Option<(&Arc<Segment>, u64, u64)> {
+        self.segments.iter().rev().find_map(|segment| {
+            let index = segment
+                .parts
+                .iter()
+                .position(|part| std::ptr::eq(part.media.data.as_ptr(), bytes.as_ptr()))?;
+            let (before, from) = segment.parts.split_at(index);
+            let before = before.iter().map(|part| part.media.ticks).sum();
+            Some((segment, before, from.first()?.media.ticks))
+        })
+    }
+
+    fn micros(&self, ticks: u64) -> i64 {
+        (u128::from(ticks) * 1_000_000 / u128::from(self.timescale.get())) as i64
+    }
+
     /// Bits per second: the busiest listed segment and the mean. Segments in
     /// progress count only while there is no complete one.
     pub fn bandwidth(&self) -> Option<(u64, u64)> {

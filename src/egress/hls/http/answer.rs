@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::super::playlist::Rendered;
 use super::super::{HlsStats, count};
 use super::body::{Chain, Range, range_of, slice};
+use super::visit::Delivery;
 
 const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
 const MEDIA_TYPE: &str = "video/mp4";
@@ -32,6 +33,13 @@ pub(super) fn playlist_response(
     response
 }
 
+/// Keeps an answer that names one viewer's pass from caches that others share.
+pub(super) fn for_one_viewer(mut response: Response<Body>) -> Response<Body> {
+    let caching = HeaderValue::from_static("private, no-store");
+    response.headers_mut().insert(header::CACHE_CONTROL, caching);
+    response
+}
+
 /// Whether a client takes gzip (RFC 9110 §12.5.3); `gzip;q=0` is a refusal.
 pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter();
@@ -51,6 +59,7 @@ pub(super) fn media_response(
     stats: &HlsStats,
     pieces: Vec<Bytes>,
     asked: &HeaderMap,
+    mut delivery: Delivery,
 ) -> Response<Body> {
     let length: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
     let range = asked.get(header::RANGE).and_then(|value| value.to_str().ok());
@@ -59,6 +68,9 @@ pub(super) fn media_response(
         Range::Whole => (StatusCode::OK, pieces, None),
         Range::Bytes(first, last) => {
             let content_range = format!("bytes {first}-{last}/{length}");
+            if last + 1 < length {
+                delivery = delivery.incomplete();
+            }
             (StatusCode::PARTIAL_CONTENT, slice(pieces, first, last), Some(content_range))
         }
         Range::Unsatisfiable => {
@@ -66,7 +78,7 @@ pub(super) fn media_response(
             (StatusCode::RANGE_NOT_SATISFIABLE, Vec::new(), Some(content_range))
         }
     };
-    let body = Chain::new(pieces);
+    let body = Chain::new(pieces, delivery);
     count(&stats.bytes_out, body.left);
     let mut response = Response::new(Body::new(body));
     *response.status_mut() = status;

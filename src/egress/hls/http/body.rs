@@ -6,6 +6,12 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
+use super::visit::Delivery;
+
+/// The end of a body that is asked for by itself: only when the rest is on its way does
+/// the connection ask for it, which tells how fast a viewer takes what it is sent.
+const TAIL: usize = 16 * 1024;
+
 /// What a `Range` header asks of a body.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::egress::hls) enum Range {
@@ -56,12 +62,17 @@ pub(in crate::egress::hls) fn slice(pieces: Vec<Bytes>, first: u64, last: u64) -
 pub(super) struct Chain {
     pieces: std::vec::IntoIter<Bytes>,
     pub(super) left: u64,
+    delivery: Delivery,
 }
 
 impl Chain {
-    pub(super) fn new(pieces: Vec<Bytes>) -> Self {
+    pub(super) fn new(mut pieces: Vec<Bytes>, delivery: Delivery) -> Self {
         let left = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self { pieces: pieces.into_iter(), left }
+        let long = pieces.last_mut().filter(|last| last.len() > 2 * TAIL);
+        if let Some(tail) = long.map(|last| last.split_off(last.len() - TAIL)) {
+            pieces.push(tail);
+        }
+        Self { pieces: pieces.into_iter(), left, delivery }
     }
 }
 
@@ -73,9 +84,13 @@ impl hyper::body::Body for Chain {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let piece = self.pieces.next();
-        self.left -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
-        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+        let Some(piece) = self.pieces.next() else { return Poll::Ready(None) };
+        self.left -= piece.len() as u64;
+        self.delivery.sent(piece.len());
+        if self.left == 0 {
+            self.delivery.complete();
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {

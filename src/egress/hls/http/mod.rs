@@ -8,6 +8,7 @@
 
 mod answer;
 mod body;
+mod visit;
 mod wait;
 
 use std::sync::Arc;
@@ -27,8 +28,9 @@ use crate::hub::TableName;
 use crate::problem::Problem;
 
 pub use answer::accepts_gzip;
-use answer::{media_response, playlist_response};
+use answer::{for_one_viewer, media_response, playlist_response};
 pub(super) use body::{Range, range_of, slice};
+use visit::{Guest, invite};
 use wait::{Waiting, wait};
 
 /// The public routes: `/hls/{table}/index.m3u8` and what is below it. CORS is the
@@ -37,6 +39,7 @@ pub fn router(hls: Arc<Hls>) -> Router {
     Router::new()
         .route("/hls/{table}/index.m3u8", get(multivariant))
         .route("/hls/{table}/{rendition}/{file}", get(below))
+        .route("/hls/{table}/{pass}/{rendition}/{file}", get(below_pass))
         .with_state(hls)
 }
 
@@ -50,7 +53,12 @@ async fn multivariant(
     let mut published = live.multivariant.subscribe();
     let deadline = Instant::now() + hls.settings.start_wait;
     let rendered = wait(&hls, &mut published, deadline, not_ready, |rendered| Ok(rendered.clone()));
-    Ok(playlist_response(&hls.stats, &rendered.await?, &headers))
+    let rendered = rendered.await?;
+    let invitation = hls.settings.sessions.then(|| invite(&hls, &live, &rendered)).flatten();
+    Ok(match invitation {
+        Some(own) => for_one_viewer(playlist_response(&hls.stats, &own, &headers)),
+        None => playlist_response(&hls.stats, &rendered, &headers),
+    })
 }
 
 async fn below(
@@ -58,18 +66,41 @@ async fn below(
     Path((table, rendition, file)): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
     method: Method,
+    headers: HeaderMap,
+) -> Result<Response<Body>, Problem> {
+    serve(hls, (&table, None, &rendition, &file), query, method, headers).await
+}
+
+async fn below_pass(
+    State(hls): State<Arc<Hls>>,
+    Path((table, pass, rendition, file)): Path<(String, String, String, String)>,
+    RawQuery(query): RawQuery,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response<Body>, Problem> {
+    serve(hls, (&table, Some(&pass), &rendition, &file), query, method, headers).await
+}
+
+async fn serve(
+    hls: Arc<Hls>,
+    (table, pass, rendition, file): (&str, Option<&str>, &str, &str),
+    query: Option<String>,
+    method: Method,
     mut headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     if method == Method::HEAD {
         // RFC 9110 §14.2: ranges are defined for GET only.
         headers.remove(header::RANGE);
     }
-    let live = find(&hls, &table)?;
-    let rendition = live.rendition(&rendition).ok_or_else(|| no_such("rendition"))?;
-    if file == "index.m3u8" {
-        return media_playlist(&hls, &live, rendition, &query.unwrap_or_default(), &headers).await;
+    let live = find(&hls, table)?;
+    let rendition = live.rendition(rendition).ok_or_else(|| no_such("rendition"))?;
+    let is_playlist = file == "index.m3u8";
+    let guest = Guest::enter(&hls, &live, pass, is_playlist && method == Method::GET);
+    if is_playlist {
+        let query = query.unwrap_or_default();
+        return media_playlist(&hls, &live, rendition, &query, &headers, &guest).await;
     }
-    let resource = match Name::parse(&file, &live.token).ok_or_else(|| no_such("file"))? {
+    let resource = match Name::parse(file, &live.token).ok_or_else(|| no_such("file"))? {
         Name::Init(number) => {
             count(&hls.stats.init_requests, 1);
             rendition.published.borrow().view.init(number)
@@ -83,11 +114,12 @@ async fn below(
             part(&hls, &live, rendition, number).await?
         }
     };
+    let delivery = guest.deliver(rendition, &resource);
     match resource {
-        Resource::Piece(bytes) => Ok(media_response(&hls.stats, vec![bytes], &headers)),
+        Resource::Piece(bytes) => Ok(media_response(&hls.stats, vec![bytes], &headers, delivery)),
         Resource::Segment(segment) => {
             let pieces = segment.parts.iter().map(|part| part.media.data.clone()).collect();
-            Ok(media_response(&hls.stats, pieces, &headers))
+            Ok(media_response(&hls.stats, pieces, &headers, delivery))
         }
         Resource::Hinted | Resource::Unknown => Err(no_such("file")),
     }
@@ -125,6 +157,7 @@ async fn media_playlist(
     rendition: &Rendition,
     query: &str,
     headers: &HeaderMap,
+    guest: &Guest,
 ) -> Result<Response<Body>, Problem> {
     count(&hls.stats.playlist_requests, 1);
     let directives = Directives::parse(query).map_err(bad_directives)?;
@@ -133,7 +166,8 @@ async fn media_playlist(
     let patience = if begun { live.targets.durations(3) } else { hls.settings.start_wait };
     let too_late = if begun { held_too_long } else { not_ready };
     let deadline = Instant::now() + patience;
-    let waiting = Waiting::new(&rendition.waiting);
+    // Who has a session is counted by it.
+    let waiting = (!guest.is_accounted()).then(|| Waiting::new(&rendition.waiting));
     let version = wait(hls, &mut published, deadline, too_late, |version: &Arc<Published>| {
         match decide(directives, version.view.progress(), live.targets.part) {
             Decision::Answer => Ok(Some(version.clone())),

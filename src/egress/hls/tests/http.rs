@@ -18,6 +18,7 @@ use crate::egress::hls::segmenter::RenditionSource;
 use crate::egress::hls::{Hls, HlsSettings, router};
 use crate::hub::{FrameSink, Registry};
 use crate::media::LayerId;
+use crate::qos::Metrics;
 
 pub struct Server {
     pub hls: Arc<Hls>,
@@ -42,7 +43,7 @@ impl Server {
     pub async fn at(settings: HlsSettings, port: u16) -> Self {
         let feed = Feed::new();
         let registry = Registry::new(4);
-        let hls = Hls::new(settings, registry.clone());
+        let hls = Hls::new(settings, registry.clone(), Metrics::new());
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let app = router(hls.clone());
