@@ -86,10 +86,10 @@ impl Client {
         let (video, audio) = self.renditions(url, &answer)?;
         let (start, _) = watch::channel(None);
         let tracks = if audio.is_some() { 2 } else { 1 };
-        let first = self.rendition(0, tracks, video, connection, &start);
+        let first = self.rendition(0, tracks, (url, video), connection, &start);
         let Some(audio) = audio else { return first.await };
         let connection = Connection::new(Arc::clone(&self.network));
-        let second = self.rendition(1, tracks, audio, connection, &start);
+        let second = self.rendition(1, tracks, (url, audio), connection, &start);
         tokio::try_join!(first, second).map(|_| ())
     }
 
@@ -125,12 +125,14 @@ impl Client {
         &self,
         track: usize,
         tracks: usize,
-        url: Url,
+        (listed_in, url): (&Url, Url),
         connection: Connection,
         start: &watch::Sender<Option<Start>>,
     ) -> Result<(), Failure> {
         let (latest, playlists) = watch::channel(None);
-        let reload = self.reload(track, &url, connection, latest);
+        // Its own address may be one viewer's alone; all find it in the same place.
+        let shared = self.tally.rendition(listed_in, track);
+        let reload = self.reload(track, &url, connection, (shared, latest));
         if !self.options.media {
             return reload.await;
         }
@@ -151,9 +153,8 @@ impl Client {
         track: usize,
         url: &Url,
         mut connection: Connection,
-        latest: watch::Sender<Option<Arc<MediaPlaylist>>>,
+        (rendition, latest): (Arc<Mutex<Rendition>>, watch::Sender<Option<Arc<MediaPlaylist>>>),
     ) -> Result<(), Failure> {
-        let rendition = self.tally.rendition(url.as_str());
         let mut ledger = Ledger::default();
         let mut last: Option<Arc<MediaPlaylist>> = None;
         let (mut started, mut unreadable) = (false, 0);

@@ -357,7 +357,7 @@ fn switches_between_renditions_are_noticed() {
     let world = World::new(BALANCED);
     let pass = world.pass(0, 1);
     let visit = world.ask(0, &pass, true);
-    let mut fetch = |at: u64, rendition| {
+    let fetch = |at: u64, rendition| {
         let utc = |millis: u64| Utc::from_micros(millis as i64 * 1000);
         let span = Span { start: utc(at), end: utc(at + 500) };
         let fetched = Fetched { rendition, span, behind: ms(0) };

@@ -25,7 +25,7 @@ pub struct Server {
     pub registry: Arc<Registry>,
     pub base: String,
     pub feed: Feed,
-    client: Client,
+    pub client: Client,
     accept: JoinHandle<()>,
 }
 
@@ -87,18 +87,18 @@ impl Server {
         sink
     }
 
-    fn demo(&self) -> FrameQueue {
+    pub fn demo(&self) -> FrameQueue {
         self.table("demo", vec![video_source(Codec::H264), audio_source()])
     }
 
     /// Feeds `sink` from one time to another, in milliseconds.
-    fn feed(&self, sink: &mut FrameQueue, from: u64, to: u64) {
+    pub fn feed(&self, sink: &mut FrameQueue, from: u64, to: u64) {
         for (layer, frame) in self.feed.between(from, to) {
             sink.frame(layer, &frame);
         }
     }
 
-    fn request(&self, path: &str) -> RequestBuilder {
+    pub fn request(&self, path: &str) -> RequestBuilder {
         self.client.get(format!("{}/hls/demo/{path}", self.base))
     }
 
@@ -139,8 +139,12 @@ async fn problem(response: Response, status: u16, kind: &str) -> HeaderMap {
 }
 
 /// A table with five seconds of media.
-async fn running() -> (Server, FrameQueue) {
-    let server = Server::new(HlsSettings::default()).await;
+pub async fn running() -> (Server, FrameQueue) {
+    running_with(HlsSettings::default()).await
+}
+
+pub async fn running_with(settings: HlsSettings) -> (Server, FrameQueue) {
+    let server = Server::new(settings).await;
     let mut sink = server.demo();
     server.feed(&mut sink, 0, 5_010);
     let wait = server.get("video0-0/index.m3u8?_HLS_msn=2&_HLS_part=1").await;
@@ -334,7 +338,8 @@ async fn h11_unknown_files_are_404_at_once() {
 
 #[tokio::test]
 async fn h12_playlists_are_gzipped_when_wanted() {
-    let (server, _sink) = running().await;
+    let (server, _sink) =
+        running_with(HlsSettings { sessions: false, ..HlsSettings::default() }).await;
     for path in ["index.m3u8", "video0-0/index.m3u8"] {
         let plain = server.get(path).await;
         assert_eq!(plain.headers()[header::VARY], "Accept-Encoding");
@@ -387,7 +392,8 @@ async fn h13_h17_everything_listed_is_there_whole_and_in_ranges() {
 
 #[tokio::test]
 async fn h14_caching_by_kind() {
-    let (server, _sink) = running().await;
+    let (server, _sink) =
+        running_with(HlsSettings { sessions: false, ..HlsSettings::default() }).await;
     let playlist = server.playlist("video0-0/index.m3u8").await;
     for path in ["index.m3u8", "video0-0/index.m3u8"] {
         assert_eq!(server.get(path).await.headers()[header::CACHE_CONTROL], "no-cache");

@@ -4,6 +4,7 @@
 mod fixture;
 mod formats;
 mod http;
+mod http_sessions;
 mod hub;
 mod parser;
 mod rig;
