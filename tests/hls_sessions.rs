@@ -16,6 +16,8 @@ use railbird_loadgen::source::SourceConfig;
 use railbird_loadgen::source::pattern::{self, PatternConfig};
 use railbird_loadgen::{DealerConfig, run_dealer};
 use reqwest::Url;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
 const LLHLS: (&str, &str) = ("transport", "llhls");
@@ -127,8 +129,28 @@ async fn series_of_viewers_end_with_their_table() {
     watching.abort();
 }
 
-/// A player whose path carries less than the bitrate: it follows the playlist as others
-/// do, and gets each part half a second too late.
+/// Fetches over a path that carries `rate` bytes/s: the client's buffer is small, and it
+/// reads a little at a time.
+async fn read_slowly(gateway: &Gateway, url: &Url, rate: usize) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(gateway.http).await.unwrap();
+    let request = format!("GET {} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", url.path());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let (mut answer, mut chunk) = (Vec::new(), vec![0; rate / 20]);
+    let mut ticks = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        match stream.read(&mut chunk).await.unwrap() {
+            0 => break,
+            read => answer.extend_from_slice(&chunk[..read]),
+        }
+        ticks.tick().await;
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..200]));
+}
+
+/// A player whose path carries half the bitrate: it follows the playlist on a connection
+/// of its own, as others do, and parts take longer to arrive than to play.
 async fn slow(gateway: &Gateway, parts: u64) {
     let client = reqwest::Client::new();
     let text = async |url: Url| client.get(url).send().await.unwrap().text().await.unwrap();
@@ -142,18 +164,11 @@ async fn slow(gateway: &Gateway, parts: u64) {
     let prefix =
         listing.lines().find_map(|line| Some(line.split_once("URI=\"")?.1.split_once("-p")?.0));
     let prefix = prefix.unwrap().to_owned();
-    let mut part = listing.lines().filter_map(part_of).max().unwrap().saturating_sub(4);
-    for last in part + parts..=part + parts {
-        while part < last {
-            // Whichever comes first: the part is there now, or will be.
-            let url = video.join(&format!("{prefix}-p{part}.m4s")).unwrap();
-            let answer = client.get(url).send().await.unwrap();
-            assert_eq!(answer.status(), 200);
-            answer.bytes().await.unwrap();
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            text(video.clone()).await;
-            part += 1;
-        }
+    let newest = listing.lines().filter_map(part_of).max().unwrap();
+    for part in newest.saturating_sub(4)..newest.saturating_sub(4) + parts {
+        // It is there, or will be.
+        let url = video.join(&format!("{prefix}-p{part}.m4s")).unwrap();
+        tokio::join!(read_slowly(gateway, &url, 19_000), text(video.clone()));
     }
 }
 

@@ -49,12 +49,14 @@ async fn multivariant(
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
     count(&hls.stats.multivariant_requests, 1);
+    let asked = Instant::now();
     let live = find(&hls, &table)?;
     let mut published = live.multivariant.subscribe();
-    let deadline = Instant::now() + hls.settings.start_wait;
+    let deadline = asked + hls.settings.start_wait;
     let rendered = wait(&hls, &mut published, deadline, not_ready, |rendered| Ok(rendered.clone()));
     let rendered = rendered.await?;
-    let invitation = hls.settings.sessions.then(|| invite(&hls, &live, &rendered)).flatten();
+    let invitation =
+        hls.settings.sessions.then(|| invite(&hls, asked.into(), &live, &rendered)).flatten();
     Ok(match invitation {
         Some(own) => for_one_viewer(playlist_response(&hls.stats, &own, &headers)),
         None => playlist_response(&hls.stats, &rendered, &headers),

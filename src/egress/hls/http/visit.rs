@@ -122,9 +122,14 @@ impl Drop for Delivery {
     }
 }
 
-/// The multivariant playlist for a viewer that is about to begin.
-pub(super) fn invite(hls: &Hls, live: &Live, multivariant: &Rendered) -> Option<Rendered> {
+/// The multivariant playlist for a viewer that `asked` for it and is about to begin.
+pub(super) fn invite(
+    hls: &Hls,
+    asked: Instant,
+    live: &Live,
+    multivariant: &Rendered,
+) -> Option<Rendered> {
     let text = std::str::from_utf8(&multivariant.plain).ok()?;
-    let pass = hls.sessions.issue(Instant::now(), &live.table, rand::random());
+    let pass = hls.sessions.issue(asked, &live.table, rand::random());
     Some(Rendered::new(carry(text, &pass)))
 }

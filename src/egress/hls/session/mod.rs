@@ -172,6 +172,7 @@ impl Sessions {
                     table: request.table.clone(),
                 });
                 audience.viewers.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(table = %request.table, sessionId = %name(pass.session), "viewer began");
                 self.metrics.session_started(KIND, Transport::LlHls);
             }
         }
@@ -216,14 +217,11 @@ impl Sessions {
     pub fn poll_expired(&self, now: Instant, is_on: impl Fn(&TableName) -> bool) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.retain(|_, session| {
-                let audience = &session.audience;
-                let gone = session.viewer.is_gone(now, &audience.pace);
+            shard.retain(|number, session| {
+                let gone = session.viewer.is_gone(now, &session.audience.pace);
                 if gone {
-                    audience.viewers.fetch_sub(1, Ordering::Relaxed);
-                    self.count.fetch_sub(1, Ordering::Relaxed);
                     let reason = if is_on(&session.table) { "idle" } else { "stream_ended" };
-                    self.metrics.session_ended(KIND, Transport::LlHls, reason);
+                    self.count_end(*number, session, reason);
                 }
                 !gone
             });
@@ -231,6 +229,16 @@ impl Sessions {
         let mut audiences = self.audiences.write().unwrap_or_else(PoisonError::into_inner);
         // Who holds one got it under this lock.
         audiences.retain(|table, audience| Arc::strong_count(audience) > 1 || is_on(table));
+    }
+
+    fn count_end(&self, number: u64, session: &Session, reason: &'static str) {
+        let Session { viewer, audience, table } = session;
+        audience.viewers.fetch_sub(1, Ordering::Relaxed);
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.session_ended(KIND, Transport::LlHls, reason);
+        // Not a line at `info`, as of WebRTC: anybody begins sessions with two requests.
+        let (seconds, stalls) = (viewer.lasted().as_secs(), viewer.stalls());
+        tracing::debug!(%table, sessionId = %name(number), reason, seconds, stalls, "viewer has gone");
     }
 
     /// The viewers of a table, if any ever asked for it.
@@ -260,4 +268,9 @@ impl Sessions {
         // Nothing panics while it holds this lock; sessions are whole in any case.
         self.shards[number as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A session in log lines.
+fn name(number: u64) -> impl std::fmt::Display {
+    std::fmt::from_fn(move |f| write!(f, "{number:016x}"))
 }

@@ -46,6 +46,7 @@ pub struct Viewer {
     /// Requests that are not answered to their end.
     open: u32,
     rendition: Option<u8>,
+    stalls: u32,
     playback: Option<Playback>,
 }
 
@@ -54,7 +55,7 @@ impl Viewer {
     pub fn new(now: Instant, issued: Instant) -> Self {
         let fresh = now.saturating_duration_since(issued) <= FRESH;
         let began = if fresh { issued.min(now) } else { now };
-        Self { began, seen: now, open: 1, rendition: None, playback: None }
+        Self { began, seen: now, open: 1, rendition: None, stalls: 0, playback: None }
     }
 
     /// It asks for something.
@@ -80,6 +81,7 @@ impl Viewer {
             }
             Some(playback) => outcome.stalled = playback.handle_media(now, fetched.span, pace),
         }
+        self.stalls = self.stalls.saturating_add(outcome.stalled.is_some().into());
         let before = self.rendition.replace(fetched.rendition);
         outcome.switched = before
             .filter(|before| *before != fetched.rendition)
@@ -91,6 +93,16 @@ impl Viewer {
     pub fn handle_done(&mut self, now: Instant) {
         self.open = self.open.saturating_sub(1);
         self.seen = self.seen.max(now);
+    }
+
+    /// How often it stalled.
+    pub const fn stalls(&self) -> u32 {
+        self.stalls
+    }
+
+    /// From its first request to the last.
+    pub fn lasted(&self) -> Duration {
+        self.seen.saturating_duration_since(self.began)
     }
 
     /// Whether it has gone: nothing is asked, nor was for a while.
