@@ -2,7 +2,11 @@
 //!
 //! Source: rfc8216bis §6.2.5 (blocking reload, preload hints), RFC 9110 §14
 //! (ranges). Names of media say which publication they belong to and never come
-//! back with other bytes, so they may be cached for ever; playlists may not.
+//! back with other bytes, so they may be cached for ever; playlists for a second.
+//!
+//! Thousands wait here at once, and all are answered within the same few milliseconds:
+//! what is kept of a request while it waits is small ([`Asked`]), and what it is
+//! answered with is shared.
 
 #![allow(clippy::disallowed_methods, reason = "the I/O shell: requests wait on the clock")]
 
@@ -15,7 +19,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, Method, Response, StatusCode, header};
+use axum::http::{Response, StatusCode};
 use axum::routing::get;
 use tokio::time::Instant;
 
@@ -27,7 +31,7 @@ use crate::hub::TableName;
 use crate::problem::Problem;
 
 pub use answer::accepts_gzip;
-use answer::{media_response, playlist_response};
+use answer::{Asked, media_response, playlist_response};
 pub(super) use body::{Range, range_of, slice};
 use wait::{Waiting, wait};
 
@@ -43,31 +47,26 @@ pub fn router(hls: Arc<Hls>) -> Router {
 async fn multivariant(
     State(hls): State<Arc<Hls>>,
     Path(table): Path<String>,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response<Body>, Problem> {
     count(&hls.stats.multivariant_requests, 1);
     let live = find(&hls, &table)?;
     let mut published = live.multivariant.subscribe();
     let deadline = Instant::now() + hls.settings.start_wait;
     let rendered = wait(&hls, &mut published, deadline, not_ready, |rendered| Ok(rendered.clone()));
-    Ok(playlist_response(&hls.stats, &rendered.await?, &headers))
+    Ok(playlist_response(&hls.stats, &rendered.await?, &asked))
 }
 
 async fn below(
     State(hls): State<Arc<Hls>>,
     Path((table, rendition, file)): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
-    method: Method,
-    mut headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response<Body>, Problem> {
-    if method == Method::HEAD {
-        // RFC 9110 §14.2: ranges are defined for GET only.
-        headers.remove(header::RANGE);
-    }
     let live = find(&hls, &table)?;
     let rendition = live.rendition(&rendition).ok_or_else(|| no_such("rendition"))?;
     if file == "index.m3u8" {
-        return media_playlist(&hls, &live, rendition, &query.unwrap_or_default(), &headers).await;
+        return media_playlist(&hls, &live, rendition, &query.unwrap_or_default(), &asked).await;
     }
     let resource = match Name::parse(&file, &live.token).ok_or_else(|| no_such("file"))? {
         Name::Init(number) => {
@@ -84,10 +83,10 @@ async fn below(
         }
     };
     match resource {
-        Resource::Piece(bytes) => Ok(media_response(&hls.stats, vec![bytes], &headers)),
+        Resource::Piece(bytes) => Ok(media_response(&hls.stats, &file, vec![bytes], &asked)),
         Resource::Segment(segment) => {
             let pieces = segment.parts.iter().map(|part| part.media.data.clone()).collect();
-            Ok(media_response(&hls.stats, pieces, &headers))
+            Ok(media_response(&hls.stats, &file, pieces, &asked))
         }
         Resource::Hinted | Resource::Unknown => Err(no_such("file")),
     }
@@ -124,7 +123,7 @@ async fn media_playlist(
     live: &Live,
     rendition: &Rendition,
     query: &str,
-    headers: &HeaderMap,
+    asked: &Asked,
 ) -> Result<Response<Body>, Problem> {
     count(&hls.stats.playlist_requests, 1);
     let directives = Directives::parse(query).map_err(bad_directives)?;
@@ -144,7 +143,7 @@ async fn media_playlist(
     let version = version.await?;
     drop(waiting);
     let rendered = if directives.skip { &version.delta } else { &version.playlist };
-    Ok(playlist_response(&hls.stats, rendered, headers))
+    Ok(playlist_response(&hls.stats, rendered, asked))
 }
 
 /// The part of this number; the hinted one is waited for.
