@@ -54,6 +54,7 @@ fn watch(gateway: &Gateway, clients: usize, seconds: u64) -> JoinHandle<HlsRepor
             audio: true,
             media: true,
             hints: true,
+            rtt: Duration::ZERO,
             patience: Duration::from_secs(15),
         },
         insecure: false,

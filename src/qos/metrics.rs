@@ -369,7 +369,7 @@ mod tests {
         metrics.session_ended("viewer", Transport::LlHls, "idle");
         metrics.add_source(|scrape| {
             let histogram = super::super::Histogram::new(&[0.5, 1.0]);
-            [0.25, 0.75, 3.0].map(|value| histogram.observe(value));
+            [0.25, 0.75, 3.0].iter().for_each(|value| histogram.observe(*value));
             scrape.observed(&names::HLS_POSITION, &["demo"], histogram.read());
             scrape.observed(&names::HLS_POSITION, &["demo"], histogram.read());
         });

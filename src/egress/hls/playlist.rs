@@ -5,6 +5,7 @@
 //! within one, so that the hinted URI is right even when the segment ends before it.
 
 use std::fmt::Write;
+use std::hash::{DefaultHasher, Hasher};
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub struct Rendered {
     pub plain: Bytes,
     /// The text, gzipped.
     pub gzip: Bytes,
+    /// Differs between texts: what an entity tag needs.
+    pub hash: u64,
 }
 
 impl Rendered {
@@ -54,7 +57,10 @@ impl Rendered {
         let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 4), Compression::fast());
         // Writing to memory does not fail; were it to, the empty result is never chosen.
         let gzip = encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish());
-        Self { plain: text.into(), gzip: gzip.unwrap_or_default().into() }
+        let mut hasher = DefaultHasher::new();
+        hasher.write(text.as_bytes());
+        let hash = hasher.finish();
+        Self { plain: text.into(), gzip: gzip.unwrap_or_default().into(), hash }
     }
 }
 

@@ -1,7 +1,12 @@
-//! Answers with a body: their headers, and which bytes they carry.
+//! What is kept of a request's head, and answers with a body: their headers, and which
+//! bytes they carry. Source: RFC 9110 §8.8.3 (entity tags), §13 (conditions), §14 (ranges).
+
+use std::convert::Infallible;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use bytes::Bytes;
 
 use super::super::playlist::Rendered;
@@ -11,24 +16,102 @@ use super::visit::Delivery;
 
 const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
 const MEDIA_TYPE: &str = "video/mp4";
-const PLAYLIST_CACHING: &str = "no-cache";
+/// Blocking reloads have addresses of their own (`_HLS_msn`, `_HLS_part`), whose answers
+/// stay right; a player without them is at most a second behind. That second is what
+/// lets a cache answer a crowd with one request.
+const PLAYLIST_CACHING: &str = "public, max-age=1";
 const MEDIA_CACHING: &str = "public, max-age=31536000, immutable";
+/// Headers of an answer, with those that the layers add.
+const HEADERS: usize = 12;
+
+/// What matters of a request's head. The head itself goes before the request waits: it
+/// would hold the buffer that it was read into.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    get: bool,
+    gzip: bool,
+    range: Option<Box<str>>,
+    if_range: Option<Box<str>>,
+    if_none_match: Option<Box<str>>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Asked {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let headers = &parts.headers;
+        let text = |name: HeaderName| -> Option<Box<str>> {
+            headers.get(name).and_then(|value| value.to_str().ok()).map(Box::from)
+        };
+        // Ranges are defined for GET only (RFC 9110 §14.2).
+        let get = parts.method == Method::GET;
+        let range = if get { text(header::RANGE) } else { None };
+        Ok(Self {
+            get,
+            gzip: accepts_gzip(headers),
+            if_range: range.as_ref().and_then(|_| text(header::IF_RANGE)),
+            range,
+            if_none_match: text(header::IF_NONE_MATCH),
+        })
+    }
+}
+
+impl Asked {
+    /// Whether the client wants more than to look (RFC 9110 §9.3.2).
+    pub(super) const fn is_get(&self) -> bool {
+        self.get
+    }
+
+    /// Whether the client has what `etag` stands for (RFC 9110 §13.1.2).
+    fn has(&self, etag: &str) -> bool {
+        let Some(known) = &self.if_none_match else { return false };
+        known
+            .split(',')
+            .map(str::trim)
+            .any(|one| one == "*" || one.trim_start_matches("W/") == etag)
+    }
+
+    /// The range that is asked for, unless it is of something else (RFC 9110 §13.1.5).
+    fn range(&self, etag: &str) -> Option<&str> {
+        self.range.as_deref().filter(|_| self.if_range.as_deref().is_none_or(|one| one == etag))
+    }
+}
+
+/// An answer with the headers that all have.
+fn answer(status: StatusCode, body: Body, etag: String, caching: &'static str) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let mut headers = HeaderMap::with_capacity(HEADERS);
+    if let Ok(etag) = HeaderValue::from_maybe_shared(Bytes::from(etag)) {
+        headers.insert(header::ETAG, etag);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
+    *response.headers_mut() = headers;
+    response
+}
 
 pub(super) fn playlist_response(
     stats: &HlsStats,
     rendered: &Rendered,
-    asked: &HeaderMap,
+    asked: &Asked,
 ) -> Response<Body> {
-    let gzip = accepts_gzip(asked);
-    let bytes = if gzip { &rendered.gzip } else { &rendered.plain };
-    count(&stats.bytes_out, bytes.len() as u64);
-    let mut response = Response::new(Body::from(bytes.clone()));
+    let (bytes, coding) =
+        if asked.gzip { (&rendered.gzip, "-gzip") } else { (&rendered.plain, "") };
+    let etag = format!("\"{:016x}{coding}\"", rendered.hash);
+    let has = asked.has(&etag);
+    let mut response = if has {
+        answer(StatusCode::NOT_MODIFIED, Body::empty(), etag, PLAYLIST_CACHING)
+    } else {
+        count(&stats.bytes_out, bytes.len() as u64);
+        answer(StatusCode::OK, Body::from(bytes.clone()), etag, PLAYLIST_CACHING)
+    };
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PLAYLIST_TYPE));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(PLAYLIST_CACHING));
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-    if gzip {
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    if !has {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PLAYLIST_TYPE));
+        if asked.gzip {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
     }
     response
 }
@@ -55,16 +138,21 @@ pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     )
 }
 
+/// Media by its file name, which nothing else ever has.
 pub(super) fn media_response(
     stats: &HlsStats,
+    file: &str,
     pieces: Vec<Bytes>,
-    asked: &HeaderMap,
+    asked: &Asked,
     mut delivery: Delivery,
 ) -> Response<Body> {
+    let etag = format!("\"{file}\"");
+    if asked.has(&etag) {
+        return answer(StatusCode::NOT_MODIFIED, Body::empty(), etag, MEDIA_CACHING);
+    }
     let length: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
-    let range = asked.get(header::RANGE).and_then(|value| value.to_str().ok());
-    let (status, pieces, content_range) = match range.map_or(Range::Whole, |r| range_of(r, length))
-    {
+    let range = asked.range(&etag).map_or(Range::Whole, |range| range_of(range, length));
+    let (status, pieces, content_range) = match range {
         Range::Whole => (StatusCode::OK, pieces, None),
         Range::Bytes(first, last) => {
             let content_range = format!("bytes {first}-{last}/{length}");
@@ -78,16 +166,14 @@ pub(super) fn media_response(
             (StatusCode::RANGE_NOT_SATISFIABLE, Vec::new(), Some(content_range))
         }
     };
+    let caching =
+        if status == StatusCode::RANGE_NOT_SATISFIABLE { "no-store" } else { MEDIA_CACHING };
     let body = Chain::new(pieces, delivery);
     count(&stats.bytes_out, body.left);
-    let mut response = Response::new(Body::new(body));
-    *response.status_mut() = status;
+    let mut response = answer(status, Body::new(body), etag, caching);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    if status != StatusCode::RANGE_NOT_SATISFIABLE {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(MEDIA_CACHING));
-    }
     if let Some(range) = content_range.and_then(|range| HeaderValue::try_from(range).ok()) {
         headers.insert(header::CONTENT_RANGE, range);
     }

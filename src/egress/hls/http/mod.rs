@@ -2,7 +2,11 @@
 //!
 //! Source: rfc8216bis §6.2.5 (blocking reload, preload hints), RFC 9110 §14
 //! (ranges). Names of media say which publication they belong to and never come
-//! back with other bytes, so they may be cached for ever; playlists may not.
+//! back with other bytes, so they may be cached for ever; playlists for a second.
+//!
+//! Thousands wait here at once, and all are answered within the same few milliseconds:
+//! what is kept of a request while it waits is small ([`Asked`]), and what it is
+//! answered with is shared.
 
 #![allow(clippy::disallowed_methods, reason = "the I/O shell: requests wait on the clock")]
 
@@ -16,7 +20,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, Method, Response, StatusCode, header};
+use axum::http::{Response, StatusCode};
 use axum::routing::get;
 use tokio::time::Instant;
 
@@ -28,7 +32,7 @@ use crate::hub::TableName;
 use crate::problem::Problem;
 
 pub use answer::accepts_gzip;
-use answer::{for_one_viewer, media_response, playlist_response};
+use answer::{Asked, for_one_viewer, media_response, playlist_response};
 pub(super) use body::{Range, range_of, slice};
 use visit::{Guest, invite};
 use wait::{Waiting, wait};
@@ -46,20 +50,19 @@ pub fn router(hls: Arc<Hls>) -> Router {
 async fn multivariant(
     State(hls): State<Arc<Hls>>,
     Path(table): Path<String>,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response<Body>, Problem> {
     count(&hls.stats.multivariant_requests, 1);
-    let asked = Instant::now();
+    let begun = Instant::now();
     let live = find(&hls, &table)?;
     let mut published = live.multivariant.subscribe();
-    let deadline = asked + hls.settings.start_wait;
+    let deadline = begun + hls.settings.start_wait;
     let rendered = wait(&hls, &mut published, deadline, not_ready, |rendered| Ok(rendered.clone()));
     let rendered = rendered.await?;
-    let invitation =
-        hls.settings.sessions.then(|| invite(&hls, asked.into(), &live, &rendered)).flatten();
-    Ok(match invitation {
-        Some(own) => for_one_viewer(playlist_response(&hls.stats, &own, &headers)),
-        None => playlist_response(&hls.stats, &rendered, &headers),
+    let own = hls.settings.sessions.then(|| invite(&hls, begun.into(), &live, &rendered)).flatten();
+    Ok(match own {
+        Some(own) => for_one_viewer(playlist_response(&hls.stats, &own, &asked)),
+        None => playlist_response(&hls.stats, &rendered, &asked),
     })
 }
 
@@ -67,40 +70,33 @@ async fn below(
     State(hls): State<Arc<Hls>>,
     Path((table, rendition, file)): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
-    method: Method,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response<Body>, Problem> {
-    serve(hls, (&table, None, &rendition, &file), query, method, headers).await
+    serve(hls, (&table, None, &rendition, &file), query, asked).await
 }
 
 async fn below_pass(
     State(hls): State<Arc<Hls>>,
     Path((table, pass, rendition, file)): Path<(String, String, String, String)>,
     RawQuery(query): RawQuery,
-    method: Method,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response<Body>, Problem> {
-    serve(hls, (&table, Some(&pass), &rendition, &file), query, method, headers).await
+    serve(hls, (&table, Some(&pass), &rendition, &file), query, asked).await
 }
 
 async fn serve(
     hls: Arc<Hls>,
     (table, pass, rendition, file): (&str, Option<&str>, &str, &str),
     query: Option<String>,
-    method: Method,
-    mut headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response<Body>, Problem> {
-    if method == Method::HEAD {
-        // RFC 9110 §14.2: ranges are defined for GET only.
-        headers.remove(header::RANGE);
-    }
     let live = find(&hls, table)?;
     let rendition = live.rendition(rendition).ok_or_else(|| no_such("rendition"))?;
     let is_playlist = file == "index.m3u8";
-    let guest = Guest::enter(&hls, &live, pass, is_playlist && method == Method::GET);
+    let guest = Guest::enter(&hls, &live, pass, is_playlist && asked.is_get());
     if is_playlist {
         let query = query.unwrap_or_default();
-        return media_playlist(&hls, &live, rendition, &query, &headers, &guest).await;
+        return media_playlist(&hls, &live, rendition, &query, &asked, &guest).await;
     }
     let resource = match Name::parse(file, &live.token).ok_or_else(|| no_such("file"))? {
         Name::Init(number) => {
@@ -118,10 +114,12 @@ async fn serve(
     };
     let delivery = guest.deliver(rendition, &resource);
     match resource {
-        Resource::Piece(bytes) => Ok(media_response(&hls.stats, vec![bytes], &headers, delivery)),
+        Resource::Piece(bytes) => {
+            Ok(media_response(&hls.stats, file, vec![bytes], &asked, delivery))
+        }
         Resource::Segment(segment) => {
             let pieces = segment.parts.iter().map(|part| part.media.data.clone()).collect();
-            Ok(media_response(&hls.stats, pieces, &headers, delivery))
+            Ok(media_response(&hls.stats, file, pieces, &asked, delivery))
         }
         Resource::Hinted | Resource::Unknown => Err(no_such("file")),
     }
@@ -158,7 +156,7 @@ async fn media_playlist(
     live: &Live,
     rendition: &Rendition,
     query: &str,
-    headers: &HeaderMap,
+    asked: &Asked,
     guest: &Guest,
 ) -> Result<Response<Body>, Problem> {
     count(&hls.stats.playlist_requests, 1);
@@ -180,7 +178,7 @@ async fn media_playlist(
     let version = version.await?;
     drop(waiting);
     let rendered = if directives.skip { &version.delta } else { &version.playlist };
-    Ok(playlist_response(&hls.stats, rendered, headers))
+    Ok(playlist_response(&hls.stats, rendered, asked))
 }
 
 /// The part of this number; the hinted one is waited for.

@@ -396,7 +396,8 @@ async fn h14_caching_by_kind() {
         running_with(HlsSettings { sessions: false, ..HlsSettings::default() }).await;
     let playlist = server.playlist("video0-0/index.m3u8").await;
     for path in ["index.m3u8", "video0-0/index.m3u8"] {
-        assert_eq!(server.get(path).await.headers()[header::CACHE_CONTROL], "no-cache");
+        let response = server.get(path).await;
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "public, max-age=1");
     }
     for uri in playlist.uris() {
         let response = server.get(&format!("video0-0/{uri}")).await;
@@ -405,6 +406,45 @@ async fn h14_caching_by_kind() {
     }
     let error = server.get("video0-0/t-p999.m4s").await;
     assert_eq!(error.headers()[header::CACHE_CONTROL], "no-store");
+}
+
+#[tokio::test]
+async fn h14_what_a_client_has_is_not_sent_again() {
+    let (server, mut sink) = running().await;
+    let playlist = "video0-0/index.m3u8?_HLS_msn=1&_HLS_part=0";
+    for path in ["index.m3u8", playlist, "video0-0/t-p0.m4s", "video0-0/t-s0.m4s"] {
+        let first = server.get(path).await;
+        let etag = first.headers()[header::ETAG].to_str().unwrap().to_owned();
+        let has = |etags: String| server.request(path).header(header::IF_NONE_MATCH, etags).send();
+        for etags in [etag.clone(), format!("\"x\", W/{etag}"), "*".to_owned()] {
+            let again = has(etags).await.unwrap();
+            assert_eq!(again.status(), 304, "{path}");
+            assert_eq!(again.headers()[header::ETAG], etag);
+            let caching = [&again, &first].map(|r| r.headers()[header::CACHE_CONTROL].clone());
+            assert_eq!(caching[0], caching[1]);
+            assert!(again.bytes().await.unwrap().is_empty());
+        }
+        assert_eq!(has("\"x\"".to_owned()).await.unwrap().status(), 200);
+    }
+    let etag = async |path, coding: &'static str| {
+        let request = server.request(path).header(header::ACCEPT_ENCODING, coding);
+        request.send().await.unwrap().headers()[header::ETAG].clone()
+    };
+    let before = etag(playlist, "identity").await;
+    assert_ne!(before, etag(playlist, "gzip").await, "other bytes, another tag");
+    server.feed(&mut sink, 5_010, 5_600);
+    yield_now().await;
+    assert_ne!(before, etag("video0-0/index.m3u8?_HLS_msn=2&_HLS_part=2", "identity").await);
+}
+
+#[tokio::test]
+async fn h13_a_range_of_something_else_is_answered_whole() {
+    let (server, _sink) = running().await;
+    for (validator, status) in [("\"t-p0.m4s\"", 206), ("\"t-p1.m4s\"", 200)] {
+        let request = server.request("video0-0/t-p0.m4s").header(header::RANGE, "bytes=0-9");
+        let response = request.header(header::IF_RANGE, validator).send().await.unwrap();
+        assert_eq!(response.status(), status);
+    }
 }
 
 #[tokio::test]
