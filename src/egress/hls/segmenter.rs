@@ -229,6 +229,14 @@ impl Segmenter {
         self.ask_before_boundary(index, time, frame.received);
     }
 
+    /// When [`Self::handle_timeout`] is due.
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Nothing may have come for a while.
+    pub const fn handle_timeout(&mut self, _now: Instant) {}
+
     /// The stream is over: everything that is held comes out.
     pub fn finish(&mut self) {
         for index in 0..self.tracks.len() {

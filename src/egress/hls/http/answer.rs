@@ -9,7 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use bytes::Bytes;
 
-use super::super::playlist::Rendered;
+use super::super::render::Rendered;
 use super::super::{HlsStats, count};
 use super::body::{Chain, Range, range_of, slice};
 use super::visit::Delivery;

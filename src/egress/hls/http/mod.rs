@@ -177,8 +177,7 @@ async fn media_playlist(
     });
     let version = version.await?;
     drop(waiting);
-    let rendered = if directives.skip { &version.delta } else { &version.playlist };
-    Ok(playlist_response(&hls.stats, rendered, asked))
+    Ok(playlist_response(&hls.stats, version.playlist.of(directives.skip), asked))
 }
 
 /// The part of this number; the hinted one is waited for.

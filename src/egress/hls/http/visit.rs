@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::super::Hls;
 use super::super::packager::{Live, Rendition};
-use super::super::playlist::Rendered;
+use super::super::render::Rendered;
 use super::super::session::pass::carry;
 use super::super::session::playback::{Pace, Span};
 use super::super::session::viewer::{Fetched, Outcome};
@@ -104,9 +104,10 @@ impl Delivery {
     /// A player went over to another rendition: which of them has more bits?
     fn count_switch(&self, outcome: &Outcome) {
         let renditions = &self.guest.live.renditions;
+        let target = self.guest.live.targets.durations(1);
         let peak = |index: u8| {
             let rendition = renditions.get(usize::from(index))?;
-            Some(rendition.published.borrow().view.bandwidth()?.0)
+            Some(rendition.published.borrow().view.bandwidth(target)?.0)
         };
         let Some((from, to)) = outcome.switched else { return };
         let (Some(from), Some(to)) = (peak(from), peak(to)) else { return };
