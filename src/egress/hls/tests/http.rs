@@ -410,7 +410,8 @@ async fn h14_caching_by_kind() {
 
 #[tokio::test]
 async fn h14_what_a_client_has_is_not_sent_again() {
-    let (server, mut sink) = running().await;
+    let (server, mut sink) =
+        running_with(HlsSettings { sessions: false, ..HlsSettings::default() }).await;
     let playlist = "video0-0/index.m3u8?_HLS_msn=1&_HLS_part=0";
     for path in ["index.m3u8", playlist, "video0-0/t-p0.m4s", "video0-0/t-s0.m4s"] {
         let first = server.get(path).await;
