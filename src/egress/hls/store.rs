@@ -586,43 +586,6 @@ impl View {
         part.map_or(Resource::Unknown, |part| Resource::Piece(part.media.data.clone()))
     }
 
-    /// When the media of a part or segment was captured: its first sample, and the end of
-    /// its last one. `None` of what has no time, or is gone.
-    pub fn captured(&self, resource: &Resource) -> Option<(Utc, Utc)> {
-        let (segment, before, ticks) = match resource {
-            Resource::Segment(segment) => (segment, 0, segment.duration),
-            Resource::Piece(bytes) => self.find_part(bytes)?,
-            Resource::Hinted | Resource::Unknown => return None,
-        };
-        let at = |ticks| segment.program_date_time.offset_micros(self.micros(ticks));
-        Some((at(before), at(before + ticks)))
-    }
-
-    /// When the newest part ends.
-    pub fn edge(&self) -> Option<Utc> {
-        let newest = self.newest_first().find(|segment| !segment.is_empty())?;
-        Some(newest.program_date_time.offset_micros(self.micros(newest.duration)))
-    }
-
-    /// The part with these bytes: its segment, the ticks before it and its own.
-    fn find_part(&self, bytes: &Bytes) -> Option<(&Arc<Segment>, u64, u64)> {
-        self.newest_first().find_map(|segment| {
-            let same = |part: &Part| std::ptr::eq(part.media.data.as_ptr(), bytes.as_ptr());
-            let index = segment.parts.iter().position(same)?;
-            let (before, from) = segment.parts.split_at(index);
-            let before = before.iter().map(|part| part.media.ticks).sum();
-            Some((segment, before, from.first()?.media.ticks))
-        })
-    }
-
-    fn newest_first(&self) -> impl Iterator<Item = &Arc<Segment>> {
-        self.open.iter().chain(self.complete.iter().rev())
-    }
-
-    fn micros(&self, ticks: u64) -> i64 {
-        (u128::from(ticks) * 1_000_000 / u128::from(self.timescale.get())) as i64
-    }
-
     /// Bits per second: the peak segment bit rate (rfc8216bis §4.1: the most of any run
     /// of segments that lasts from 0.5 to 1.5 `target`) and the mean, over the media
     /// that is held. Before there is such a run, both are of all the media.

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 
 use super::super::Hls;
 use super::super::packager::{Live, Rendition};
@@ -13,7 +15,8 @@ use super::super::session::pass::carry;
 use super::super::session::playback::{Pace, Span};
 use super::super::session::viewer::{Fetched, Outcome};
 use super::super::session::{Request, Visit};
-use super::super::store::Resource;
+use super::super::store::{Part, Resource, Segment, View};
+use crate::time::Utc;
 
 /// A request in progress. It ends when this is dropped, also by a client that leaves.
 pub(super) struct Guest {
@@ -56,12 +59,12 @@ impl Guest {
             return None;
         }
         let published = rendition.published.borrow();
-        let (start, end) = published.view.captured(resource)?;
-        let behind = published.view.edge()?.micros_since(end);
+        let (start, end) = captured(&published.view, resource)?;
+        let behind = edge(&published.view)?.micros_since(end);
         Some(Fetched {
             rendition: u8::try_from(index).ok()?,
             span: Span { start, end },
-            behind: std::time::Duration::from_micros(u64::try_from(behind).unwrap_or(0)),
+            behind: Duration::from_micros(u64::try_from(behind).unwrap_or(0)),
         })
     }
 }
@@ -121,6 +124,44 @@ impl Drop for Delivery {
     fn drop(&mut self) {
         self.guest.visit.audience.egress_bytes.fetch_add(self.bytes, Ordering::Relaxed);
     }
+}
+
+/// When the media of a part or segment was captured: its first sample, and the end of its
+/// last one. `None` of what has no time, or is not listed any more.
+fn captured(view: &View, resource: &Resource) -> Option<(Utc, Utc)> {
+    let (segment, before, ticks) = match resource {
+        Resource::Segment(segment) => (segment, 0, segment.duration),
+        Resource::Piece(bytes) => find_part(view, bytes)?,
+        Resource::Hinted | Resource::Unknown => return None,
+    };
+    Some((after(view, segment, before), after(view, segment, before + ticks)))
+}
+
+/// When the newest part ends.
+fn edge(view: &View) -> Option<Utc> {
+    let newest = newest_first(view).find(|segment| !segment.is_empty())?;
+    Some(after(view, newest, newest.duration))
+}
+
+/// The part with these bytes: its segment, the ticks before it and its own.
+fn find_part<'a>(view: &'a View, bytes: &Bytes) -> Option<(&'a Arc<Segment>, u64, u64)> {
+    newest_first(view).find_map(|segment| {
+        let same = |part: &Part| std::ptr::eq(part.media.data.as_ptr(), bytes.as_ptr());
+        let index = segment.parts.iter().position(same)?;
+        let (before, from) = segment.parts.split_at(index);
+        let before = before.iter().map(|part| part.media.ticks).sum();
+        Some((segment, before, from.first()?.media.ticks))
+    })
+}
+
+fn newest_first(view: &View) -> impl Iterator<Item = &Arc<Segment>> {
+    view.open().into_iter().chain(view.listed_complete().iter().rev())
+}
+
+/// So many ticks after the segment's first sample.
+fn after(view: &View, segment: &Segment, ticks: u64) -> Utc {
+    let micros = u128::from(ticks) * 1_000_000 / u128::from(view.timescale.get());
+    segment.program_date_time.offset_micros(micros as i64)
 }
 
 /// The multivariant playlist for a viewer that `asked` for it and is about to begin.
