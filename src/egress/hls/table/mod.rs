@@ -7,18 +7,19 @@
 //! publication has ended, and those that the publication does not carry, or not yet,
 //! beside the ones that it does (`docs/ll-hls.md` has the rules).
 
+mod gaps;
+mod publish;
+
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::daterange::{DateRange, RangeLines};
-use super::live::{Live, Published, Rendition, name};
-use super::multivariant::{Variant, multivariant};
+use super::live::{Live, Rendition, name};
 use super::outage::Outage;
-use super::playlist::{Report, Targets, Version};
-use super::render::{Rendered, Renderer};
+use super::playlist::Targets;
+use super::render::Renderer;
 use super::segmenter::{Event, RenditionSource, SegmentStart, Segmenter, SegmenterSettings};
 use super::store::{Leading, MIN_LISTED, Numbers, Origin, Store, StoreLimits};
 use super::{HlsSettings, HlsStats, count};
@@ -26,13 +27,6 @@ use crate::codec::MediaKind;
 use crate::hub::TableName;
 use crate::media::{Frame, LayerId};
 use crate::time::Utc;
-
-/// A rendition that has no part when another one has so much content is left out of
-/// the multivariant playlist until it has one.
-const SILENT_RENDITION: Duration = Duration::from_secs(2);
-
-/// Versions over which [`Live::viewers`] takes the maximum.
-const VIEWER_VERSIONS: usize = 8;
 
 /// One rendition. owner: the packager's task.
 struct Track {
@@ -355,236 +349,6 @@ impl Table {
                 discontinuities: 0,
             });
             Origin { numbers: self.numbers, leading: leading.collect(), breaks: None }
-        })
-    }
-
-    /// When the next gap part is due; `None` while the leading rendition has media, or
-    /// before there was any. Half a part is left for media that is on its way.
-    fn gap_due(&self) -> Option<Instant> {
-        let leader = self.tracks.get(self.leader)?;
-        let part = self.live.targets.part;
-        self.edge.filter(|_| leader.silent).map(|(at, _)| at + part + part / 2)
-    }
-
-    /// PART-TARGET and the length of a gap segment, in ticks of a rendition.
-    fn gap_lengths(&self, index: usize) -> (u64, u64) {
-        let rate = u128::from(self.tracks[index].source.codec.clock_rate());
-        let ticks = |length: Duration| (length.as_micros() * rate / 1_000_000) as u64;
-        (ticks(self.settings.part_target), ticks(self.settings.segment_target))
-    }
-
-    /// All renditions without media have gaps until `to`.
-    fn extend_gaps(&mut self, to: Utc, now: Instant) {
-        let leader = &self.tracks[self.leader].store;
-        if let Some(edge) = leader.edge().filter(|edge| *edge < to) {
-            self.outage.begin(leader.numbers().msn, edge);
-            self.announce_outage(self.outage.announce(), now);
-        }
-        for index in 0..self.tracks.len() {
-            let (part, limit) = self.gap_lengths(index);
-            let track = &mut self.tracks[index];
-            if track.has_gap() {
-                track.store.extend_gap(to, part, limit);
-                track.changed = true;
-            }
-        }
-        let (_, segment) = self.gap_lengths(self.leader);
-        let leader = self.tracks[self.leader].store.open();
-        if leader.is_some_and(|open| open.duration >= segment) {
-            self.end_gaps();
-        }
-    }
-
-    fn end_gaps(&mut self) {
-        self.tracks.iter_mut().filter(|track| track.has_gap()).for_each(|track| {
-            track.store.end_segment();
-            track.changed = true;
-        });
-    }
-
-    /// The first media of a publication begins at `at`: the gaps reach up to there. Not
-    /// further than time has passed, because the clock of a source may be wrong.
-    fn fill_until(&mut self, at: Utc, now: Instant) {
-        let is_first = self.tracks[self.leader].silent;
-        let Some((known, edge)) = self.edge.filter(|_| is_first) else { return };
-        let passed = now.saturating_duration_since(known) + self.live.targets.part;
-        let most = edge.offset_micros(i64::try_from(passed.as_micros()).unwrap_or(i64::MAX));
-        if at > edge {
-            self.extend_gaps(at.min(most), now);
-        }
-        self.end_gaps();
-    }
-
-    /// The leading rendition begins a segment: those without media have a gap there.
-    fn mirror(&mut self, start: &SegmentStart) {
-        for index in (0..self.tracks.len()).filter(|index| *index != self.leader) {
-            let (part, limit) = self.gap_lengths(index);
-            let track = &mut self.tracks[index];
-            if track.has_gap() {
-                track.extend_gap(start.program_date_time, part, limit);
-                track.store.end_segment();
-                track.store.break_timeline(start.discontinuities);
-                track.mirrored += start.discontinuities;
-                track.store.start_gap(start.program_date_time);
-                track.changed = true;
-            }
-        }
-    }
-
-    /// A rendition has a part: when it leads, those without media have a gap beside it.
-    fn follow(&mut self, index: usize, now: Instant) {
-        if index != self.leader {
-            return;
-        }
-        let Some(edge) = self.tracks[index].store.edge() else { return };
-        self.edge = Some((now, edge));
-        // The leading segment ends theirs; this is only for one that is late.
-        let limit = self.live.targets.durations(1).as_micros();
-        for index in (0..self.tracks.len()).filter(|index| *index != self.leader) {
-            let (part, _) = self.gap_lengths(index);
-            let track = &mut self.tracks[index];
-            if track.has_gap() {
-                let rate = u128::from(track.source.codec.clock_rate());
-                track.extend_gap(edge, part, (limit * rate / 1_000_000) as u64);
-                track.changed = true;
-            }
-        }
-    }
-
-    /// The leading rendition begins a segment: an outage begins, goes on, or is over.
-    fn note_outage(&mut self, start: &SegmentStart, now: Instant) {
-        let store = &self.tracks[self.leader].store;
-        let range = if start.gap {
-            self.outage.begin(store.numbers().msn, start.program_date_time);
-            self.outage.announce()
-        } else {
-            store.edge().and_then(|edge| self.outage.end(edge))
-        };
-        self.announce_outage(range, now);
-    }
-
-    fn announce_outage(&self, range: Option<DateRange>, now: Instant) {
-        if let Some(range) = range {
-            // A full set refuses it: what others announced is worth as much.
-            let _ = self.live.ranges().set(range, now);
-        }
-    }
-
-    /// Tells those who wait what changed.
-    fn publish(&mut self, now: Instant) {
-        let oldest = self.tracks.iter().filter_map(|track| track.store.oldest_listed()).min();
-        let lines = {
-            let mut ranges = self.live.ranges();
-            if let Some(oldest) = oldest {
-                ranges.expire(oldest, now);
-            }
-            if ranges.version() != self.ranges {
-                self.ranges = ranges.version();
-                // The same set in all playlists.
-                let begun = self.tracks.iter_mut().filter(|track| track.store.has_begun());
-                begun.for_each(|track| track.changed = true);
-            }
-            if self.tracks.iter().all(|track| !track.changed) {
-                return;
-            }
-            ranges.lines(now, self.live.targets.skip_until())
-        };
-        for index in 0..self.tracks.len() {
-            if std::mem::take(&mut self.tracks[index].changed) {
-                let reports = self.reports(index);
-                self.publish_rendition(index, &reports, &lines);
-            }
-        }
-        let newly_listed = self.list_renditions(false);
-        self.count_viewers();
-        if newly_listed || std::mem::take(&mut self.segment_ended) {
-            self.publish_multivariant();
-        }
-    }
-
-    fn publish_rendition(&mut self, index: usize, reports: &[Report], ranges: &RangeLines) {
-        let track = &mut self.tracks[index];
-        let view = track.store.view();
-        let (token, targets) = (&self.live.token, self.live.targets);
-        let version = Version { view: &view, token, targets, reports, ranges };
-        let playlist = track.renderer.render(version);
-        let rendition = &self.live.renditions[index];
-        if track.waited.len() == VIEWER_VERSIONS {
-            track.waited.pop_front();
-        }
-        track.waited.push_back(rendition.waiting.load(Ordering::Relaxed));
-        rendition.published.send_replace(Arc::new(Published { view, playlist }));
-    }
-
-    /// A viewer plays one video rendition at a time, or one audio rendition where there
-    /// is no video.
-    fn count_viewers(&self) {
-        let kind = self.tracks.first().map(|track| track.source.codec.kind());
-        let counted = self.tracks.iter().filter(|t| Some(t.source.codec.kind()) == kind);
-        let viewers = counted.filter_map(|track| track.waited.iter().max()).sum();
-        self.live.viewers.store(viewers, Ordering::Relaxed);
-    }
-
-    /// One report for each other rendition that is listed (`p13`).
-    fn reports(&self, index: usize) -> Vec<Report> {
-        let others = self.tracks.iter().enumerate().filter(|(other, _)| *other != index);
-        let listed = others.filter(|(_, track)| track.listed || !self.is_listed);
-        let report = |(other, track): (usize, &Track)| {
-            let newest = track.store.newest_part()?;
-            Some(Report { name: self.live.renditions[other].name.clone(), newest })
-        };
-        listed.filter_map(report).collect()
-    }
-
-    /// Lists the renditions that have a part: at first as soon as all have one, or each
-    /// kind of media has a whole segment, or one is so long that the others are taken
-    /// for silent; afterwards each as it comes. Returns true when it listed some.
-    fn list_renditions(&mut self, now: bool) -> bool {
-        let has_media = |track: &Track| track.store.newest_part().is_some();
-        let missing = |track: &Track| !has_media(track);
-        if !self.is_listed && !now && self.tracks.iter().any(missing) {
-            let whole = |kind| {
-                let of_kind = |track: &&Track| track.source.codec.kind() == kind;
-                let mut tracks = self.tracks.iter().filter(of_kind).peekable();
-                tracks.peek().is_none() || tracks.any(|track| track.store.has_segment())
-            };
-            let long =
-                |track: &Track| track.store.media_micros() >= SILENT_RENDITION.as_micros() as u64;
-            let enough = whole(MediaKind::Video) && whole(MediaKind::Audio);
-            if !enough && !self.tracks.iter().any(long) {
-                return false;
-            }
-        }
-        let mut newly = false;
-        for track in self.tracks.iter_mut().filter(|track| !track.listed && has_media(track)) {
-            (track.listed, newly) = (true, true);
-        }
-        self.is_listed |= newly || now;
-        newly
-    }
-
-    fn publish_multivariant(&mut self) {
-        if self.is_listed {
-            let variants: Vec<_> =
-                (0..self.tracks.len()).filter_map(|index| self.variant(index)).collect();
-            self.live.multivariant.send_replace(Some(Rendered::new(multivariant(&variants))));
-        }
-    }
-
-    fn variant(&mut self, index: usize) -> Option<Variant> {
-        let track = self.tracks.get_mut(index).filter(|track| track.listed)?;
-        let view = track.store.view();
-        let config = &view.newest_init()?.config;
-        let picture = match track.source.codec.kind() {
-            MediaKind::Video => Some((config.width, config.height, view.sample_rate()?)),
-            MediaKind::Audio => None,
-        };
-        Some(Variant {
-            name: self.live.renditions.get(index)?.name.clone(),
-            codecs: config.codecs.clone(),
-            bandwidth: view.bandwidth(self.live.targets.durations(1))?,
-            picture,
-            channels: track.source.channels,
         })
     }
 }
