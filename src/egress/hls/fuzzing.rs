@@ -14,7 +14,7 @@ pub fn decide_on(query: &str) {
     let Ok(directives) = Directives::parse(query) else { return };
     for (open_msn, open_parts) in [(0, 0), (0, 3), (1, 0), (11, 2), (u64::from(u32::MAX), 4)] {
         for ended in [false, true] {
-            let at = Progress { open_msn, open_parts, last_parts: 4, ended };
+            let at = Progress { first_msn: 0, open_msn, open_parts, last_parts: 4, ended };
             for part_target in [Duration::from_millis(1), Duration::from_millis(500)] {
                 decide(directives, at, part_target);
             }

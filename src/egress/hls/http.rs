@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::blocking::{BadDirectives, Decision, Directives, decide};
 use super::packager::{Live, Published, Rendition};
-use super::playlist::Rendered;
+use super::render::Rendered;
 use super::store::Resource;
 use super::{Hls, HlsStats, count};
 use crate::hub::TableName;
@@ -146,8 +146,7 @@ async fn media_playlist(
     });
     let version = version.await?;
     drop(waiting);
-    let rendered = if directives.skip { &version.delta } else { &version.playlist };
-    Ok(playlist_response(&hls.stats, rendered, headers))
+    Ok(playlist_response(&hls.stats, version.playlist.of(directives.skip), headers))
 }
 
 /// The part of this number; the hinted one is waited for.

@@ -1,10 +1,12 @@
 //! The sans-IO core of one table, driven by hand, with all playlists it ever made.
 
 use std::num::NonZeroU32;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::parser::Playlist;
-use crate::egress::hls::playlist::{self, Report, Targets};
+use crate::egress::hls::blocking::Skip;
+use crate::egress::hls::daterange::RangeLines;
+use crate::egress::hls::playlist::{Report, Targets, Version};
 use crate::egress::hls::segmenter::{Event, RenditionSource, Segmenter, SegmenterSettings};
 use crate::egress::hls::store::{Store, StoreLimits, View};
 use crate::media::{Frame, LayerId};
@@ -47,6 +49,12 @@ impl Rig {
 
     pub fn push(&mut self, layer: LayerId, frame: &Frame) {
         self.segmenter.handle_frame(layer, frame, false);
+        self.drain();
+    }
+
+    /// Nothing came, and it is `now`.
+    pub fn timeout(&mut self, now: Instant) {
+        self.segmenter.handle_timeout(now);
         self.drain();
     }
 
@@ -96,7 +104,15 @@ impl Rig {
                 Some(Report { name: format!("r{other}"), newest })
             })
             .collect();
-        playlist::media(&self.stores[index].view(), "t", TARGETS, &reports, skip)
+        let (view, ranges) = (self.view(index), RangeLines::default());
+        let version = Version {
+            view: &view,
+            token: "t",
+            targets: TARGETS,
+            reports: &reports,
+            ranges: &ranges,
+        };
+        version.text(skip.then_some(Skip::Segments))
     }
 
     pub fn view(&self, index: usize) -> View {
