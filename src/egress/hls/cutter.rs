@@ -187,6 +187,11 @@ impl Cutter {
         self.held.as_ref().map(|held| held.time)
     }
 
+    /// No sample is in the part in progress.
+    pub fn is_part_empty(&self) -> bool {
+        self.part.is_empty() && self.held.is_none()
+    }
+
     /// The earliest random access point at or after `time` before which a segment can
     /// still end.
     pub fn sync_from(&self, time: u64) -> Option<u64> {

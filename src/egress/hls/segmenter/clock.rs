@@ -22,7 +22,7 @@ const DRIFTING_FRAMES: u32 = 30;
 
 /// A rendition whose first capture time is this far from its arrival has a clock
 /// of its own: it is anchored by arrival instead.
-const MAX_SKEW_MICROS: u64 = 10_000_000;
+const MAX_SKEW_MICROS: u64 = 1_000_000;
 
 /// A frame ahead of its arrival by more was not made by the clock that made the others.
 const MAX_AHEAD_MICROS: i64 = 1_000_000;
@@ -139,7 +139,8 @@ impl TrackClock {
             return (self.settle(frame.dts, now), Finding::Usual);
         };
         let ticks = i128::from(frame.dts) - i128::from(self.newest);
-        let step = ticks * 1_000_000 / i128::from(self.timescale.get());
+        let step = (ticks * 1_000_000 / i128::from(self.timescale.get()))
+            .clamp(-10 * i128::from(MAX_STEP_MICROS), 10 * i128::from(MAX_STEP_MICROS));
         let steady = (0..=i128::from(MAX_STEP_MICROS)).contains(&step);
         let ahead = by_ticks - now as i64;
         if ahead > MAX_AHEAD_MICROS || (!steady && ahead.unsigned_abs() > MAX_DRIFT_MICROS) {
@@ -153,7 +154,8 @@ impl TrackClock {
             self.anchor_at(frame.dts, now as i64);
             return (self.settle(frame.dts, now), Finding::Usual);
         }
-        let finding = self.watch(captured - by_ticks, step as i64, now);
+        let finding =
+            self.watch(captured.saturating_sub(by_ticks), step.unsigned_abs() as i64, now);
         (self.settle(frame.dts, now), finding)
     }
 
@@ -218,7 +220,9 @@ impl TrackClock {
         self.error += (error - self.error) / 64;
         let size = self.error.abs();
         self.slewing = size > if self.slewing { SLEW_UNTIL } else { SLEW_FROM };
-        if self.slewing && let Some((_, media)) = &mut self.anchor {
+        if self.slewing
+            && let Some((_, media)) = &mut self.anchor
+        {
             let change = self.error.clamp(-step / SLEW_RATE, step / SLEW_RATE);
             let ticks = i128::from(change) * i128::from(self.timescale.get()) / 1_000_000;
             *media = (i128::from(*media) + ticks).max(0) as u64;

@@ -90,9 +90,8 @@ impl Segmenter {
     /// A boundary passed without a frame: a gap begins there, or the picture stands.
     fn pass(&mut self, index: usize, now: u64) {
         let track = &self.tracks[index];
-        let Some(front) = track.pending.front() else { return };
         if !track.has_media() || track.is_missing(now) {
-            self.begin(index, track.ticks(front.micros), true);
+            self.force(index, now);
             return;
         }
         let part = track.ticks(self.settings.part_target.as_micros() as u64);
@@ -120,7 +119,9 @@ impl Segmenter {
         let with_media = self.tracks.iter().filter(|track| track.has_media());
         let end = with_media.map(|track| {
             let newest = track.cutter.newest().unwrap_or(0);
-            track.micros(newest.max(track.earliest_cut()))
+            let pace =
+                track.interval.unwrap_or(0).min(self.settings.part_target.as_micros() as u64);
+            track.micros(newest).saturating_add(pace).max(track.micros(track.earliest_cut()))
         });
         if let Some(end) = end.max() {
             self.announce(end, false, None, now);

@@ -1,7 +1,11 @@
 //! Boundaries: deciding them once, and beginning every rendition's segment at them.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::track::{Sampled, Track};
 use super::{Boundary, Segmenter};
+use crate::egress::hls::sample::TrackConfig;
 
 /// A random access point this much before its boundary counts as at it: two frames,
 /// or what the clocks of two layers may be apart.
@@ -41,20 +45,19 @@ impl Segmenter {
         let (time, sync) = (input.time, input.sync);
         let micros = self.tracks[index].micros(time);
         let now = micros + self.tracks[index].clock.lag();
-        let changed = sync && self.tracks[index].is_changed_by(&config);
-        if changed && !self.begin_changed(index, micros, now) {
-            self.tracks[index].waiting = !self.tracks[index].is_audio();
-            return false;
+        let by = Some((index, time));
+        if sync && self.tracks[index].is_changed_by(&config) {
+            if !self.begin_changed(index, time, &config, now) {
+                self.tracks[index].waiting = !self.tracks[index].is_audio();
+                return false;
+            }
+        } else if self.leader(now) == Some(index) && self.accepts(index, time, sync, asked) {
+            self.announce(micros, false, by, now);
+        } else if sync {
+            self.begin_at(index, time);
         }
-        if !changed && self.leader(now) == Some(index) && self.accepts(index, time, sync, asked) {
-            self.announce(micros, false, Some(index), now);
-        }
-        self.begin_at(index, time, sync);
         self.keep_limit(index, time, now);
         let track = &mut self.tracks[index];
-        if changed {
-            track.set_init(&config);
-        }
         if !track.push(input) {
             return false;
         }
@@ -65,28 +68,49 @@ impl Segmenter {
 
     /// Another configuration makes a discontinuity for all. False when the boundary
     /// before is too near for another one.
-    fn begin_changed(&mut self, index: usize, micros: u64, now: u64) -> bool {
-        let front = self.tracks[index].pending.front();
-        if front.is_some_and(|front| front.breaks > 0 && micros + BEFORE >= front.micros) {
+    fn begin_changed(
+        &mut self,
+        index: usize,
+        time: u64,
+        config: &Arc<TrackConfig>,
+        now: u64,
+    ) -> bool {
+        let track = &mut self.tracks[index];
+        let micros = track.micros(time);
+        let is_broken = |front: &Boundary| front.breaks > 0 && micros + BEFORE >= front.micros;
+        if track.pending.front().is_some_and(is_broken) {
+            track.set_init(config);
+            self.begin(index, time, false);
             return true;
         }
-        let near = self.boundary.is_some_and(|newest| micros < newest.micros + MIN_SEGMENT);
-        if near {
+        if self.is_too_near(micros) {
             self.broken = true;
             return false;
         }
-        self.announce(micros, true, Some(index), now);
+        // What is pending has to begin with the old one.
+        self.force(index, now);
+        self.tracks[index].set_init(config);
+        self.announce(micros, true, Some((index, time)), now);
         true
     }
 
-    /// Begins the pending segment with this sample, if it can.
-    fn begin_at(&mut self, index: usize, time: u64, sync: bool) {
+    /// Whether the newest boundary is too near to `micros` for another one.
+    fn is_too_near(&self, micros: u64) -> bool {
+        self.boundary.is_some_and(|newest| micros < newest.micros + MIN_SEGMENT)
+    }
+
+    /// Begins the pending segment with this random access point, if it is not before.
+    fn begin_at(&mut self, index: usize, time: u64) {
         let track = &self.tracks[index];
         let Some(front) = track.pending.front() else { return };
         let before = if track.is_audio() { SOUND_BEFORE } else { BEFORE };
-        if sync && track.micros(time) + before >= front.micros {
-            self.begin(index, time, false);
+        if track.micros(time) + before < front.micros {
+            return;
         }
+        // Where a part was ended at the boundary because nothing came, that is the place.
+        let stood = track.cutter.part_start();
+        let at_part = track.cutter.is_part_empty() && track.micros(stood) + before >= front.micros;
+        self.begin(index, if at_part { stood } else { time }, false);
     }
 
     /// Ends the segment before a sample that would take it past the limit.
@@ -146,40 +170,56 @@ impl Segmenter {
         }
         let limit = start + self.settings.segment_limit.as_micros() as u64;
         let next = track.keys.expected_after(at + BEFORE);
-        let better = next.is_some_and(|next| {
-            next <= limit && next.abs_diff(start + target) < target - elapsed
-        });
+        let better = next
+            .is_some_and(|next| next <= limit && next.abs_diff(start + target) < target - elapsed);
         asked || (next.is_some() && !better)
     }
 
     /// The length to aim for. The very first segment aims at a single part, because
     /// hls.js plays nothing before it sees a complete segment.
     fn target(&self) -> u64 {
-        let target = match self.boundaries {
-            1 => self.settings.part_target.max(std::time::Duration::from_micros(MIN_SEGMENT)),
+        let target = match self.boundary.map(|newest| newest.number) {
+            Some(0) => self.settings.part_target.max(Duration::from_micros(MIN_SEGMENT)),
             _ => self.settings.segment_target,
         };
         target.as_micros() as u64
     }
 
-    /// Decides on a boundary. `by`: the rendition whose sample begins there.
-    pub(super) fn announce(&mut self, micros: u64, broken: bool, by: Option<usize>, now: u64) {
+    /// Decides on a boundary. `by`: the rendition that begins a segment there, with a
+    /// sample at so many ticks.
+    pub(super) fn announce(
+        &mut self,
+        micros: u64,
+        broken: bool,
+        by: Option<(usize, u64)>,
+        now: u64,
+    ) {
         let broken = std::mem::take(&mut self.broken) || broken;
         self.hurry = false;
-        let boundary = Boundary { micros, breaks: u32::from(broken), epoch: self.epoch };
+        let (number, sequence) = self.boundary.map_or((0, 0), |newest| {
+            (newest.number + 1, newest.sequence + u64::from(newest.breaks))
+        });
+        let breaks = u32::from(broken);
+        let boundary = Boundary { number, sequence, micros, breaks, epoch: self.epoch };
         self.boundary = Some(boundary);
-        self.boundaries += 1;
         for index in 0..self.tracks.len() {
+            self.force(index, now);
             let track = &mut self.tracks[index];
             track.keys.decided();
             track.pending.push_back(boundary);
-            if track.pending.len() > 1 {
-                self.force(index, now);
-            }
-            if by != Some(index) {
-                self.follow(index, now);
+            match by {
+                Some((leader, time)) if leader == index => self.begin(index, time, false),
+                _ => self.follow(index, now),
             }
         }
+    }
+
+    /// Decides on a boundary at which the first rendition returns, after none had media:
+    /// the others may be on their way.
+    fn announce_return(&mut self, micros: u64, now: u64) {
+        self.returning = true;
+        self.announce(micros, false, None, now);
+        self.returning = false;
     }
 
     /// Begins a rendition's segment at the boundary just decided, if that is possible
@@ -187,40 +227,46 @@ impl Segmenter {
     fn follow(&mut self, index: usize, now: u64) {
         let track = &self.tracks[index];
         let Some(front) = track.pending.front().copied() else { return };
+        let at = track.ticks(front.micros);
         if !track.has_media() {
-            self.try_begin(index, now);
+            self.try_begin(index);
             let track = &self.tracks[index];
-            if track.is_gap() && !track.pending.is_empty() && !track.is_alive(now) {
-                self.begin(index, track.ticks(front.micros), true);
+            let gone = !self.returning && !track.is_alive(now);
+            if gone && track.is_gap() && !track.pending.is_empty() {
+                self.begin(index, at, true);
             }
         } else if track.is_missing(now) {
-            self.begin(index, track.ticks(front.micros), true);
+            self.begin(index, at, true);
         } else if track.is_audio() {
-            let at = track.ticks(front.micros);
-            if track.cutter.newest().is_some_and(|newest| newest >= at)
-                && let Some(nearest) = track.cutter.nearest(at)
-            {
+            let passed = track.cutter.newest().is_some_and(|newest| newest >= at);
+            if let Some(nearest) = track.cutter.nearest(at).filter(|_| passed) {
                 self.begin(index, nearest, false);
             }
-        } else if let Some(at) =
-            track.cutter.sync_from(track.ticks(front.micros.saturating_sub(BEFORE)))
+        } else if let Some(sync) =
+            track.cutter.sync_from(track.ticks(front.micros - BEFORE.min(front.micros)))
         {
-            self.begin(index, at, false);
+            self.begin(index, sync, false);
         }
     }
 
-    /// Begins the pending segment without waiting for a random access point any longer.
+    /// Begins the pending segment, if there is one, without waiting any longer. A
+    /// rendition that has had no media yet has no segment then.
     pub(super) fn force(&mut self, index: usize, now: u64) {
-        let track = &self.tracks[index];
-        let Some(front) = track.pending.front() else { return };
+        let track = &mut self.tracks[index];
+        let Some(front) = track.pending.front().copied() else { return };
         let at = track.ticks(front.micros);
-        if !track.has_media() || track.is_missing(now) {
+        if track.cutter.segment().is_none() {
+            track.pending.clear();
+        } else if !track.has_media() || track.is_missing(now) {
             self.begin(index, at, true);
-            return;
+        } else {
+            let newest = track.cutter.newest().filter(|newest| *newest >= track.earliest_cut());
+            let at = newest.unwrap_or(at);
+            let aligned = track.is_audio() || track.cutter.sync_from(at) == Some(at);
+            self.begin(index, at, false);
+            self.tracks[index].unaligned = !aligned;
+            self.unaligned += u64::from(!aligned);
         }
-        let earliest = track.earliest_cut();
-        let newest = track.cutter.newest().filter(|newest| *newest >= earliest);
-        self.begin(index, newest.unwrap_or(at), false);
     }
 
     /// Ends the segment in progress and begins the one of the pending boundary at
@@ -229,19 +275,23 @@ impl Segmenter {
         let limit = self.limit(index).unwrap_or(u64::MAX);
         let track = &mut self.tracks[index];
         let Some(boundary) = track.pending.pop_front() else { return };
-        let time = time.min(limit).max(track.earliest_cut());
+        let mut time = time.min(limit).max(track.earliest_cut());
         track.begins = Some(boundary);
-        if gap && track.has_media() {
-            track.stand_until(time);
-            (track.waiting, track.since) = (!track.is_audio(), None);
+        track.unaligned = false;
+        if track.has_media() {
+            if gap {
+                time = track.media_end(time);
+                (track.waiting, track.since) = (!track.is_audio(), None);
+            }
+            if track.cutter.newest().is_none_or(|newest| newest < time) {
+                track.fill_silence(time);
+            }
         }
         if track.cutter.segment().is_some() {
             track.cutter.split(time, gap);
         } else {
             track.cutter.begin(time, gap);
         }
-        let aligned = gap || track.is_audio() || track.cutter.begins_with_sync();
-        track.unaligned = !aligned;
         self.drain(index);
     }
 
@@ -258,11 +308,11 @@ impl Segmenter {
         track.stash.push_back(sampled);
         track.trim_stash();
         if !self.tracks[index].pending.is_empty() {
-            self.try_begin(index, now);
+            self.try_begin(index);
         } else if self.may_lead(index) {
             let first = self.tracks[index].stash.front();
             if let Some(at) = first.map(|first| self.tracks[index].micros(first.input.time)) {
-                self.announce(at, false, None, now);
+                self.announce_return(at, now);
             }
         }
     }
@@ -272,13 +322,12 @@ impl Segmenter {
         let track = &self.tracks[index];
         let Some(first) = track.stash.front() else { return false };
         let at = track.micros(first.input.time);
-        let near = self.boundary.is_some_and(|newest| at < newest.micros + MIN_SEGMENT);
         let others = |audio: bool| {
             self.tracks.iter().any(|other| {
                 other.is_audio() == audio && other.has_media() && !other.is_missing(at)
             })
         };
-        if near || others(false) {
+        if self.is_too_near(at) || others(false) {
             return false;
         }
         let waited = track.since.is_some_and(|since| at >= since + VIDEO_WAIT);
@@ -287,45 +336,36 @@ impl Segmenter {
     }
 
     /// Begins the pending segment of a rendition without media with what waits.
-    fn try_begin(&mut self, index: usize, now: u64) {
+    fn try_begin(&mut self, index: usize) {
         let track = &mut self.tracks[index];
         let Some(front) = track.pending.front().copied() else { return };
         let before = if track.is_audio() { SOUND_BEFORE } else { BEFORE };
-        let early = |track: &Track, first: &Sampled| {
-            track.micros(first.input.time) + before < front.micros
-        };
+        let early =
+            |track: &Track, first: &Sampled| track.micros(first.input.time) + before < front.micros;
         while track.is_audio() && track.stash.front().is_some_and(|first| early(track, first)) {
             track.stash.pop_front();
         }
         let Some(first) = track.stash.front().filter(|first| !early(track, first)) else { return };
-        if track.is_changed_by(&first.config) && front.breaks == 0 {
+        let (time, config) = (first.input.time, first.config.clone());
+        if track.is_changed_by(&config) && front.breaks == 0 {
             // Possible only with a discontinuity, which all must have: at the next one.
             self.broken = true;
             return;
         }
-        let (time, config) = (first.input.time, first.config.clone());
         if track.init.is_none() || track.is_changed_by(&config) {
             track.set_init(&config);
         }
         let stash = std::mem::take(&mut track.stash);
-        track.used = Some(track.micros(time));
-        self.begin_from(index, time, stash.into(), now);
-    }
-
-    fn begin_from(&mut self, index: usize, time: u64, stash: Vec<Sampled>, now: u64) {
+        track.since = None;
         self.begin(index, time, false);
+        let track = &mut self.tracks[index];
         for Sampled { input, .. } in stash {
-            let track = &mut self.tracks[index];
             let micros = track.micros(input.time);
             if track.push(input) {
                 track.used = Some(micros);
             }
         }
-        let track = &mut self.tracks[index];
-        track.unaligned = false;
-        track.since = None;
         self.drain(index);
-        let _ = now;
     }
 
     /// Asks for the keyframes of the boundary to come, each layer so far ahead as its
@@ -346,13 +386,12 @@ impl Segmenter {
             else {
                 return false;
             };
-            let behind = !track.has_media() || !track.pending.is_empty();
             let at = track.pending.front().map_or(boundary, |front| front.micros);
             let interval = track.interval.unwrap_or(0);
             let due = track.keys.is_time(newest, at.saturating_sub(ahead), interval);
             let expected = track.keys.expected_after(at.saturating_sub(BEFORE + 1));
             let itself = expected.is_some_and(|expected| expected <= latest.max(at));
-            due && !itself && (behind || track.pending.is_empty())
+            due && !itself
         };
         if self.tracks.iter_mut().any(|track| is_due(track, 0)) {
             for index in 0..self.tracks.len() {

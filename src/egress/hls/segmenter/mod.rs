@@ -8,8 +8,9 @@
 //! rendition never decides alone to end a segment: *boundaries* are decided once, for
 //! all, and every rendition makes exactly one segment for each, with media or as a gap,
 //! with the boundary's discontinuities before it. So the same number is the same time
-//! everywhere, and discontinuity sequences agree, whatever a rendition went through;
-//! one that has never had media has gaps from the first boundary on.
+//! everywhere, and discontinuity sequences agree, whatever a rendition went through.
+//! One that has had no media yet makes nothing; its first segment says which boundary
+//! it belongs to ([`SegmentStart::number`]).
 //!
 //! **Boundaries** ([`grid`]) are the leading rendition's random access points nearest to
 //! the segment target. They are asked for so far ahead as the source is known to take
@@ -88,12 +89,17 @@ pub struct Init {
 /// How a segment begins.
 #[derive(Debug, Clone)]
 pub struct SegmentStart {
+    /// Counts the boundaries of the stream, from 0: the same in all renditions. The
+    /// first segment of a rendition may have any; then each has the next one.
+    pub number: u64,
+    /// Discontinuities of the stream before this segment, its own not counted.
+    pub sequence: u64,
     /// UTC capture time of its first sample.
     pub program_date_time: Utc,
     /// How often the timeline or a configuration broke since the segment before.
     pub discontinuities: u32,
-    /// What a decoder needs before it; `None` only in gaps before the first media.
-    pub init: Option<Arc<Init>>,
+    /// What a decoder needs before it.
+    pub init: Arc<Init>,
     /// There is no media in its time: its parts have durations and no bytes. A
     /// segment is a gap as a whole or not at all.
     pub gap: bool,
@@ -115,6 +121,9 @@ pub enum Event {
 /// Where all renditions begin a segment.
 #[derive(Debug, Clone, Copy)]
 pub struct Boundary {
+    number: u64,
+    /// Discontinuities before this one's.
+    sequence: u64,
     /// In media time, microseconds.
     micros: u64,
     /// Discontinuities before the segment.
@@ -134,11 +143,12 @@ pub struct Segmenter {
     epoch: Utc,
     /// The newest boundary; `None` before the first.
     boundary: Option<Boundary>,
-    boundaries: u64,
     /// The next boundary is a discontinuity…
     broken: bool,
     /// …and is not to wait for its time.
     hurry: bool,
+    /// The boundary that is being decided is where the first rendition returns.
+    returning: bool,
     dropped: u64,
     unaligned: u64,
     gaps: u64,
@@ -159,9 +169,9 @@ impl Segmenter {
             arrival: None,
             epoch: Utc::default(),
             boundary: None,
-            boundaries: 0,
             broken: false,
             hurry: false,
+            returning: false,
             dropped: 0,
             unaligned: 0,
             gaps: 0,
@@ -263,7 +273,10 @@ impl Segmenter {
     fn take(&mut self, index: usize, time: u64, frame: &Frame, whole: bool) -> bool {
         let track = &mut self.tracks[index];
         let micros = track.micros(time);
-        if track.has_media() && track.used.is_some_and(|used| micros <= used) {
+        let newest = track.stash.back().map(|newest| newest.input.time);
+        if track.has_media() && track.used.is_some_and(|used| micros <= used)
+            || newest.is_some_and(|newest| time <= newest)
+        {
             return false;
         }
         if !track.is_audio() {
@@ -309,15 +322,19 @@ impl Segmenter {
         while let Some(cut) = track.cutter.poll() {
             let event = match cut {
                 Cut::SegmentStarted(time) => {
-                    let Some(boundary) = track.begins.take() else { continue };
+                    let (Some(boundary), Some(init)) = (track.begins.take(), &track.init) else {
+                        continue;
+                    };
                     let micros = track.micros(time) as i64;
                     self.gaps += u64::from(gap);
                     Event::SegmentStarted(
                         index,
                         SegmentStart {
+                            number: boundary.number,
+                            sequence: boundary.sequence,
                             program_date_time: boundary.epoch.offset_micros(micros),
                             discontinuities: boundary.breaks,
-                            init: track.init.clone(),
+                            init: init.clone(),
                             gap,
                         },
                     )

@@ -75,6 +75,8 @@ pub struct Track {
     /// Frames stopped since `seen`, and a keyframe was asked for, to see whether the
     /// source only stands still.
     pub probed: bool,
+    /// Its segment in progress did not begin with a random access point.
+    pub unaligned: bool,
     /// Where the newest packet of sound ends, in ticks.
     pub sound_end: u64,
     patience: u64,
@@ -104,6 +106,7 @@ impl Track {
             since: None,
             interval: None,
             probed: false,
+            unaligned: false,
             sound_end: 0,
             patience: settings.segment_target.max(Duration::from_secs(1)).as_micros() as u64,
             part_target,
@@ -256,8 +259,15 @@ impl Track {
         self.cutter.stand(ticks);
     }
 
+    /// The earliest time, in ticks, that is after all its media, where that ends at `ticks`
+    /// at the latest.
+    pub fn media_end(&self, ticks: u64) -> u64 {
+        let newest = self.cutter.newest().map_or(0, |newest| newest + self.shortest());
+        ticks.max(newest).max(self.earliest_cut())
+    }
+
     /// Covers a hole in the sound; what is shorter than a packet stretches the one before.
-    fn fill_silence(&mut self, until: u64) {
+    pub fn fill_silence(&mut self, until: u64) {
         if self.source.codec != Codec::Opus {
             return;
         }
