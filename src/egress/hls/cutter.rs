@@ -76,6 +76,8 @@ pub struct Open {
 pub struct Cutter {
     /// PART-TARGET in ticks.
     part_target: u64,
+    /// Not every sample is a random access point: it is video.
+    has_deltas: bool,
     /// `None` before the first segment and after the last.
     segment: Option<Open>,
     /// Samples of the part in progress, but for the newest.
@@ -97,10 +99,12 @@ pub struct Cutter {
 }
 
 impl Cutter {
-    /// A cutter that has seen nothing; PART-TARGET in ticks.
-    pub fn new(part_target: u64) -> Self {
+    /// A cutter that has seen nothing; PART-TARGET in ticks. `has_deltas`: only some
+    /// samples are random access points.
+    pub fn new(part_target: u64, has_deltas: bool) -> Self {
         Self {
             part_target,
+            has_deltas,
             segment: None,
             part: Vec::new(),
             part_start: 0,
@@ -150,8 +154,10 @@ impl Cutter {
         if let Some(held) = self.held.take() {
             self.append(held, next.time);
             let expected = self.end.saturating_add(self.last_duration);
-            // The next sample will most likely not fit: waiting for it gains nothing.
-            if expected > self.part_limit() && self.is_long_enough(self.end) {
+            // The next sample will most likely not fit: waiting for it gains nothing. And
+            // where a segment may turn out to begin, a part had better begin.
+            let ends = expected > self.part_limit() || (next.sync && self.has_deltas);
+            if ends && self.is_long_enough(self.end) {
                 self.end_part(self.end);
             }
         } else {

@@ -25,7 +25,13 @@ const DRIFTING_FRAMES: u32 = 30;
 const MAX_SKEW_MICROS: u64 = 1_000_000;
 
 /// A frame ahead of its arrival by more was not made by the clock that made the others.
-const MAX_AHEAD_MICROS: i64 = 1_000_000;
+const MAX_AHEAD_MICROS: u64 = 1_000_000;
+
+/// The arrival clock may leap so far in all, to frames that come earlier than any before…
+const MAX_LEAPS: u64 = 2_000_000;
+
+/// …and by one part in so many of the time that passes: nobody makes it run away.
+const LEAP_RATE: u64 = 50;
 
 /// A step of the ticks that is longer, or negative, is looked into.
 const MAX_STEP_MICROS: i64 = 1_000_000;
@@ -54,12 +60,14 @@ const ARRIVAL_DECAY: u64 = 5;
 pub struct Arrival {
     at: Instant,
     media: u64,
+    /// How far it may leap ahead yet, as of `at`, in microseconds.
+    leaps: u64,
 }
 
 impl Arrival {
     /// The first frame, which is media time zero, came at `at`.
     pub const fn new(at: Instant) -> Self {
-        Self { at, media: 0 }
+        Self { at, media: 0, leaps: MAX_LEAPS }
     }
 
     /// The media time whose frames are due at `now`, in microseconds.
@@ -76,11 +84,22 @@ impl Arrival {
         self.at.checked_sub(before).unwrap_or(self.at) + after
     }
 
+    /// How far ahead of what is due a frame may be that comes at `now`, in microseconds.
+    pub fn most_ahead(&self, now: Instant) -> u64 {
+        self.leaps_at(now).min(MAX_AHEAD_MICROS)
+    }
+
+    fn leaps_at(&self, now: Instant) -> u64 {
+        let passed = now.saturating_duration_since(self.at).as_micros() as u64;
+        (self.leaps + passed / LEAP_RATE).min(MAX_LEAPS)
+    }
+
     /// A frame of media time `micros` came at `at`.
     pub fn heard(&mut self, at: Instant, micros: u64) {
         let due = self.media(at);
         if micros > due {
-            *self = Self { at, media: micros };
+            let leaps = self.leaps_at(at).saturating_sub(micros - due);
+            *self = Self { at, media: micros, leaps };
         } else {
             let behind = ARRIVAL_DECAY.min(due - micros);
             self.media = self.media.saturating_sub(behind);
@@ -129,12 +148,15 @@ impl TrackClock {
         }
     }
 
-    /// The decode time of a frame on the media timeline, in ticks. `now`: the media
-    /// time that is due; `epoch`: UTC of media time zero.
-    pub fn place(&mut self, frame: &Frame, now: u64, epoch: Utc) -> (u64, Finding) {
+    /// The decode time of a frame on the media timeline, in ticks. `epoch`: UTC of media
+    /// time zero.
+    pub fn place(&mut self, frame: &Frame, arrival: &Arrival, epoch: Utc) -> (u64, Finding) {
+        let now = arrival.media(frame.received);
+        let most_ahead = arrival.most_ahead(frame.received) as i64;
         let captured = frame.capture.micros_since(epoch);
         let Some(by_ticks) = self.by_ticks(frame.dts) else {
-            let believed = captured.abs_diff(now as i64) <= MAX_SKEW_MICROS;
+            let skew = captured.saturating_sub(now as i64);
+            let believed = skew <= most_ahead && skew.unsigned_abs() <= MAX_SKEW_MICROS;
             self.anchor_at(frame.dts, if believed { captured.max(0) } else { now as i64 });
             return (self.settle(frame.dts, now), Finding::Usual);
         };
@@ -142,10 +164,11 @@ impl TrackClock {
         let step = (ticks * 1_000_000 / i128::from(self.timescale.get()))
             .clamp(-10 * i128::from(MAX_STEP_MICROS), 10 * i128::from(MAX_STEP_MICROS));
         let steady = (0..=i128::from(MAX_STEP_MICROS)).contains(&step);
-        let ahead = by_ticks - now as i64;
-        if ahead > MAX_AHEAD_MICROS || (!steady && ahead.unsigned_abs() > MAX_DRIFT_MICROS) {
+        let ahead = by_ticks.saturating_sub(now as i64);
+        if ahead > most_ahead || (!steady && ahead.unsigned_abs() > MAX_DRIFT_MICROS) {
             // The ticks jumped, and nobody else did.
-            let believed = captured.abs_diff(now as i64) <= MAX_DRIFT_MICROS;
+            let skew = captured.saturating_sub(now as i64);
+            let believed = skew <= most_ahead && skew.unsigned_abs() <= MAX_DRIFT_MICROS;
             self.anchor_at(frame.dts, if believed { captured.max(0) } else { now as i64 });
             return (self.settle(frame.dts, now), Finding::Usual);
         }

@@ -59,11 +59,12 @@ impl Segmenter {
             return Some((due, Due::Pending(index)));
         };
         let start = track.cutter.part_start();
-        let told = track.cutter.newest().unwrap_or(start);
         let end = start + part;
-        let (at, due) = match front {
-            Some(front) if told <= front && start >= front => (front + part, Due::Pending(index)),
-            Some(front) if told <= front && front < end => (front, Due::Part(index, front)),
+        let newest = track.cutter.newest();
+        let passed = |front: &u64| newest.is_some_and(|newest| newest >= *front);
+        let (at, due) = match front.filter(|front| !passed(front)) {
+            Some(front) if start >= front => (front + part, Due::Pending(index)),
+            Some(front) if front < end => (front, Due::Part(index, front)),
             _ if end > limit => (limit, Due::Limit(index)),
             _ => (end, Due::Part(index, end)),
         };
@@ -92,16 +93,8 @@ impl Segmenter {
         let track = &self.tracks[index];
         if !track.has_media() || track.is_missing(now) {
             self.force(index, now);
-            return;
-        }
-        let part = track.ticks(self.settings.part_target.as_micros() as u64);
-        let end = track.cutter.part_start() + part;
-        let limit = self.limit(index).unwrap_or(end);
-        if end > limit {
-            self.force(index, now);
         } else {
-            self.tracks[index].stand(end);
-            self.drain(index);
+            self.begin_standing(index, false);
         }
     }
 

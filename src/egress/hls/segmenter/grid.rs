@@ -7,9 +7,13 @@ use super::track::{Sampled, Track};
 use super::{Boundary, Segmenter};
 use crate::egress::hls::sample::TrackConfig;
 
-/// A random access point this much before its boundary counts as at it: two frames,
-/// or what the clocks of two layers may be apart.
-const BEFORE: u64 = 60_000;
+/// A keyframe of the leading rendition that nobody asked for makes a boundary when it
+/// comes this much before its time: two frames.
+const EARLY: u64 = 60_000;
+
+/// A random access point this much before a boundary counts as at it: encoders that
+/// answer the same request each for themselves may be so far apart.
+const BEFORE: u64 = 200_000;
 
 /// The same for sound, whose frames are short.
 const SOUND_BEFORE: u64 = 10_000;
@@ -53,8 +57,8 @@ impl Segmenter {
             }
         } else if self.leader(now) == Some(index) && self.accepts(index, time, sync, asked) {
             self.announce(micros, false, by, now);
-        } else if sync {
-            self.begin_at(index, time);
+        } else {
+            self.begin_at(index, time, sync);
         }
         self.keep_limit(index, time, now);
         let track = &mut self.tracks[index];
@@ -80,7 +84,8 @@ impl Segmenter {
         let is_broken = |front: &Boundary| front.breaks > 0 && micros + BEFORE >= front.micros;
         if track.pending.front().is_some_and(is_broken) {
             track.set_init(config);
-            self.begin(index, time, false);
+            let place = track.stood().unwrap_or(time);
+            self.begin(index, place, false);
             return true;
         }
         if self.is_too_near(micros) {
@@ -99,18 +104,28 @@ impl Segmenter {
         self.boundary.is_some_and(|newest| micros < newest.micros + MIN_SEGMENT)
     }
 
-    /// Begins the pending segment with this random access point, if it is not before.
-    fn begin_at(&mut self, index: usize, time: u64) {
+    /// Begins the pending segment with this sample, if it is a random access point and
+    /// not before the boundary. Where a part was ended at the boundary because nothing
+    /// came, the segment begins there in any case: that part was its last.
+    fn begin_at(&mut self, index: usize, time: u64, sync: bool) {
         let track = &self.tracks[index];
         let Some(front) = track.pending.front() else { return };
-        let before = if track.is_audio() { SOUND_BEFORE } else { BEFORE };
-        if track.micros(time) + before < front.micros {
+        if track.stood().is_some() {
+            self.begin_standing(index, sync);
             return;
         }
-        // Where a part was ended at the boundary because nothing came, that is the place.
-        let stood = track.cutter.part_start();
-        let at_part = track.cutter.is_part_empty() && track.micros(stood) + before >= front.micros;
-        self.begin(index, if at_part { stood } else { time }, false);
+        let before = if track.is_audio() { SOUND_BEFORE } else { BEFORE };
+        if sync && track.micros(time) + before >= front.micros {
+            self.begin(index, time, false);
+        }
+    }
+
+    /// Begins the pending segment where the part before it was ended.
+    pub(super) fn begin_standing(&mut self, index: usize, sync: bool) {
+        let aligned = sync || self.tracks[index].is_audio();
+        self.begin(index, self.tracks[index].cutter.part_start(), false);
+        self.tracks[index].unaligned = !aligned;
+        self.unaligned += u64::from(!aligned);
     }
 
     /// Ends the segment before a sample that would take it past the limit.
@@ -133,15 +148,24 @@ impl Segmenter {
     /// says where, at the target when nothing but gaps is there.
     pub(super) fn limit(&self, index: usize) -> Option<u64> {
         let track = &self.tracks[index];
+        let start = track.cutter.segment()?.start;
         let limit = self.settings.segment_limit.as_micros() as u64;
         let limit = if !track.pending.is_empty() {
             limit
         } else if self.tracks.iter().any(Track::has_media) {
-            limit - RESERVE.min(limit / 8)
+            let expected = self.expected().map_or(0, |at| at + EARLY);
+            let wished = expected.saturating_sub(track.micros(start));
+            wished.min(limit).max(limit - RESERVE.min(limit / 8))
         } else {
             self.settings.segment_target.as_micros() as u64
         };
-        Some(track.cutter.segment()?.start + track.ticks(limit))
+        Some(start + track.ticks(limit))
+    }
+
+    /// When the leading source will send a keyframe by itself, if it does that.
+    fn expected(&self) -> Option<u64> {
+        let leader = self.tracks.iter().find(|track| track.has_media() && !track.is_audio())?;
+        leader.keys.expected_after(leader.seen?)
     }
 
     /// Whether the leading rendition begins a segment with this sample.
@@ -162,14 +186,14 @@ impl Segmenter {
         // A keyframe that was asked for is the answer even when it is early; a segment
         // without one at its start is not to last.
         let unaligned = track.unaligned;
-        if self.hurry || unaligned || elapsed + BEFORE >= target {
+        if self.hurry || unaligned || elapsed + EARLY >= target {
             return true;
         }
         if elapsed < target / 2 {
             return false;
         }
         let limit = start + self.settings.segment_limit.as_micros() as u64;
-        let next = track.keys.expected_after(at + BEFORE);
+        let next = track.keys.expected_after(at + EARLY);
         let better = next
             .is_some_and(|next| next <= limit && next.abs_diff(start + target) < target - elapsed);
         asked || (next.is_some() && !better)
@@ -380,7 +404,7 @@ impl Segmenter {
             None if track.unaligned || self.hurry => start,
             None => start + self.target(),
         };
-        let latest = start + self.settings.segment_limit.as_micros() as u64 - RESERVE;
+        let latest = start + self.settings.segment_limit.as_micros() as u64;
         let is_due = |track: &mut Track, ahead: u64| {
             let Some(newest) = track.seen.filter(|_| !track.is_audio() && track.is_alive(now))
             else {
@@ -389,7 +413,7 @@ impl Segmenter {
             let at = track.pending.front().map_or(boundary, |front| front.micros);
             let interval = track.interval.unwrap_or(0);
             let due = track.keys.is_time(newest, at.saturating_sub(ahead), interval);
-            let expected = track.keys.expected_after(at.saturating_sub(BEFORE + 1));
+            let expected = track.keys.expected_after(at.saturating_sub(EARLY + 1));
             let itself = expected.is_some_and(|expected| expected <= latest.max(at));
             due && !itself
         };

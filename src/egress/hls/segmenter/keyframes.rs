@@ -96,11 +96,6 @@ impl Keyframes {
         true
     }
 
-    /// A request for the boundary to come was made and not answered yet.
-    pub const fn is_asked_for_boundary(&self) -> bool {
-        self.for_boundary && self.asked.is_some()
-    }
-
     /// The boundary was decided: what was asked for it is over.
     pub const fn decided(&mut self) {
         self.for_boundary = false;

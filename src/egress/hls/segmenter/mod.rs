@@ -244,14 +244,14 @@ impl Segmenter {
     /// The frame's decode time on the media timeline, in ticks, and the media time
     /// that is due as it comes.
     fn place(&mut self, index: usize, frame: &Frame) -> (u64, u64) {
-        let arrival = self.arrival.get_or_insert_with(|| {
+        let arrival = *self.arrival.get_or_insert_with(|| {
             self.epoch = frame.capture;
             Arrival::new(frame.received)
         });
         let now = arrival.media(frame.received);
         let leads = self.leader(now).is_none_or(|leader| leader == index);
         let track = &mut self.tracks[index];
-        let (mut time, finding) = track.clock.place(frame, now, self.epoch);
+        let (mut time, finding) = track.clock.place(frame, &arrival, self.epoch);
         if let Finding::ClockSet(shift) = finding {
             if leads {
                 self.epoch = self.epoch.offset_micros(shift);
@@ -259,7 +259,7 @@ impl Segmenter {
                 self.tracks.iter_mut().for_each(|track| track.clock.expect_change(now));
             } else {
                 track.clock.follow(frame.dts, shift, now);
-                (time, _) = track.clock.place(frame, now, self.epoch);
+                (time, _) = track.clock.place(frame, &arrival, self.epoch);
             }
         }
         let micros = self.tracks[index].micros(time);

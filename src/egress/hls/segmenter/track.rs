@@ -93,7 +93,7 @@ impl Track {
             source,
             timescale,
             sampler: Sampler::new(source.codec, source.channels)?,
-            cutter: Cutter::new(clock.ticks(part_target)),
+            cutter: Cutter::new(clock.ticks(part_target), source.codec.kind() == MediaKind::Video),
             clock,
             keys: Keyframes::new(settings.segment_target),
             init: None,
@@ -257,6 +257,14 @@ impl Track {
             self.fill_silence(ticks);
         }
         self.cutter.stand(ticks);
+    }
+
+    /// Where a part was ended because nothing came at or after the boundary that is
+    /// pending: the segment before must end there too.
+    pub fn stood(&self) -> Option<u64> {
+        let front = self.ticks(self.pending.front()?.micros);
+        let start = self.cutter.part_start();
+        (self.cutter.is_part_empty() && start >= front).then_some(start)
     }
 
     /// The earliest time, in ticks, that is after all its media, where that ends at `ticks`

@@ -29,6 +29,8 @@ pub struct Weather {
     pub jitter: u64,
     /// Milliseconds from a request to the next frame that is a keyframe, at least and most.
     pub response: (u64, u64),
+    /// The source encodes all layers at once: who asks one is answered by all.
+    pub together: bool,
 }
 
 /// One layer of the source, or its sound.
@@ -139,15 +141,24 @@ impl Sim {
         }
     }
 
+    /// A frame of a line comes at once, and nothing of what is on the way.
+    pub fn push_now(&mut self, index: usize, mut frame: Frame) {
+        frame.received = self.feed.base + Duration::from_micros(self.now);
+        self.rig.push(self.lines[index].id, &frame);
+    }
+
     fn answer(&mut self) {
         for asked in std::mem::take(&mut self.rig.keyframes_asked) {
-            let index = self.lines.iter().position(|line| line.id == asked).unwrap();
-            self.asked[index] += 1;
+            let asked = self.lines.iter().position(|line| line.id == asked).unwrap();
+            self.asked[asked] += 1;
             let (least, most) = self.weather.response;
-            let answer = self.random.random_range(least..=most) + self.lines[index].slow_answers;
-            let due = self.now + answer * 1000;
-            let line = &mut self.lines[index];
-            line.key_due = line.key_due.or(Some(due));
+            let answer = self.random.random_range(least..=most);
+            for (index, line) in self.lines.iter_mut().enumerate() {
+                if index == asked || (self.weather.together && line.id != AUDIO) {
+                    let due = self.now + (answer + line.slow_answers) * 1000;
+                    line.key_due = line.key_due.or(Some(due));
+                }
+            }
         }
     }
 
@@ -174,7 +185,9 @@ impl Sim {
             };
             line.sent += 1;
             let rate: u64 = if is_audio { 48_000 } else { 90_000 };
-            let ticks = line.ticks_offset + (u128::from(at) * u128::from(rate) / 1_000_000) as u64;
+            let ticks = line
+                .ticks_offset
+                .wrapping_add((u128::from(at) * u128::from(rate) / 1_000_000) as u64);
             let mut frame = self.feed.frame(data, keyframe, ticks, at);
             frame.capture = frame.capture.offset_micros(line.capture_offset);
             if self.weather.loss > 0 && self.random.random_range(0..self.weather.loss) == 0 {
