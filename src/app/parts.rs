@@ -21,6 +21,8 @@ pub(super) fn hls(config: &config::Config, registry: &Arc<Registry>) -> Arc<Hls>
         segment_target: hls.segment,
         window: hls.window,
         max_window_bytes: hls.max_window_bytes,
+        restart_wait: hls.restart_wait,
+        leading_gaps: hls.leading_gaps,
         max_lingering: config.media.max_tables,
         ..HlsSettings::default()
     };

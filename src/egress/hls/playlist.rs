@@ -125,7 +125,8 @@ impl Version<'_> {
     pub fn write_tail(&self, out: &mut String) {
         let view = self.view;
         let before = view.listed_complete().last().map(|before| &**before);
-        if let Some(open) = view.open() {
+        // One that has no part yet may never have one.
+        if let Some(open) = view.open().filter(|open| !open.is_empty()) {
             self.write_segment(out, open, before, true);
         }
         if view.ended {

@@ -52,6 +52,11 @@ struct Track {
 }
 
 impl Track {
+    /// It had media once and has none in this publication.
+    const fn has_gap(&self) -> bool {
+        self.silent && self.store.has_begun()
+    }
+
     /// As [`Store::extend_gap`], but not over more than a segment: a clock that jumped
     /// is no gap.
     fn extend_gap(&mut self, to: Utc, part: u64, limit: u64) {
@@ -248,6 +253,7 @@ impl Table {
         let end = self.tracks[self.leader].store.edge();
         let outage = end.and_then(|end| self.outage.end(end));
         self.announce_outage(outage, now);
+        self.edge = None;
         for track in &mut self.tracks {
             track.store.end();
             track.changed = true;
@@ -329,7 +335,7 @@ impl Table {
     fn end_segment(&mut self, index: usize) {
         let leads = index == self.leader;
         for (place, track) in self.tracks.iter_mut().enumerate() {
-            if place == index || (leads && track.silent) {
+            if place == index || (leads && track.has_gap()) {
                 track.store.end_segment();
                 track.changed = true;
             }
@@ -377,7 +383,7 @@ impl Table {
         for index in 0..self.tracks.len() {
             let (part, limit) = self.gap_lengths(index);
             let track = &mut self.tracks[index];
-            if track.silent {
+            if track.has_gap() {
                 track.store.extend_gap(to, part, limit);
                 track.changed = true;
             }
@@ -390,7 +396,7 @@ impl Table {
     }
 
     fn end_gaps(&mut self) {
-        self.tracks.iter_mut().filter(|track| track.silent).for_each(|track| {
+        self.tracks.iter_mut().filter(|track| track.has_gap()).for_each(|track| {
             track.store.end_segment();
             track.changed = true;
         });
@@ -414,7 +420,7 @@ impl Table {
         for index in (0..self.tracks.len()).filter(|index| *index != self.leader) {
             let (part, limit) = self.gap_lengths(index);
             let track = &mut self.tracks[index];
-            if track.silent && track.store.has_begun() {
+            if track.has_gap() {
                 track.extend_gap(start.program_date_time, part, limit);
                 track.store.end_segment();
                 track.store.break_timeline(start.discontinuities);
@@ -437,7 +443,7 @@ impl Table {
         for index in (0..self.tracks.len()).filter(|index| *index != self.leader) {
             let (part, _) = self.gap_lengths(index);
             let track = &mut self.tracks[index];
-            if track.silent && track.store.has_begun() {
+            if track.has_gap() {
                 let rate = u128::from(track.source.codec.clock_rate());
                 track.extend_gap(edge, part, (limit * rate / 1_000_000) as u64);
                 track.changed = true;
