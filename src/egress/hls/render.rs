@@ -254,6 +254,8 @@ mod tests {
             if parts % 4 == 0 {
                 let segment = parts / 4;
                 store.start_segment(SegmentStart {
+                    number: 0,
+                    sequence: 0,
                     program_date_time: Utc::from_micros(segment * 2_000_000),
                     // Another configuration now and then, with a break.
                     discontinuities: u32::from(segment % 50 == 49),

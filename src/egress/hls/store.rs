@@ -241,7 +241,14 @@ impl Store {
     /// A gap begins at `at`; nothing happens before the first segment of all.
     pub fn start_gap(&mut self, at: Utc) {
         if let Some((init, _)) = self.init.clone() {
-            let start = SegmentStart { program_date_time: at, discontinuities: 0, init, gap: true };
+            let start = SegmentStart {
+                number: 0,
+                sequence: 0,
+                program_date_time: at,
+                discontinuities: 0,
+                init,
+                gap: true,
+            };
             self.start_segment(start);
         }
     }
