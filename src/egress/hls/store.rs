@@ -94,12 +94,10 @@ pub struct Numbers {
 /// Where a rendition begins to count, and what stands before its first media.
 #[derive(Debug, Clone, Default)]
 pub struct Origin {
-    /// Of its first segment with media.
+    /// Of its first segment with media, and discontinuities before the first gap.
     pub numbers: Numbers,
     /// Gaps before it, the oldest first.
     pub leading: Vec<Leading>,
-    /// Discontinuities right before the first media; `None`: as its start says.
-    pub breaks: Option<u32>,
 }
 
 /// A gap before the first media.
@@ -197,9 +195,8 @@ impl Store {
 
     /// The first segment of an empty store begins, at `origin`. There are as many gaps
     /// before it as there are numbers for them.
-    pub fn begin(&mut self, origin: &Origin, mut start: SegmentStart) {
+    pub fn begin(&mut self, origin: &Origin, start: SegmentStart) {
         self.count_from(origin.numbers);
-        start.discontinuities = origin.breaks.unwrap_or(start.discontinuities);
         let room = usize::try_from(self.next_msn).unwrap_or(usize::MAX);
         let skip = origin.leading.len().saturating_sub(room);
         let init = self.renumber(start.init.clone());
@@ -333,6 +330,11 @@ impl Store {
         Some(newest.program_date_time.offset_micros(i64::try_from(micros).unwrap_or(i64::MAX)))
     }
 
+    /// The newest segment.
+    pub fn newest(&self) -> Option<&Segment> {
+        self.open.as_ref().or(self.complete.back()).map(|newest| &**newest)
+    }
+
     /// The segment in progress.
     pub fn open(&self) -> Option<&Segment> {
         self.open.as_deref()
@@ -352,29 +354,24 @@ impl Store {
         Numbers { msn: self.next_msn, discontinuities }
     }
 
-    /// Where another rendition begins to count whose first media is of `start`, so that
-    /// both have the same numbers at the same time: with up to `leading` gaps in place
-    /// of the segments before it. `None` when there is nothing yet.
-    pub fn origin_at(&self, start: Utc, leading: usize) -> Option<Origin> {
-        let listed: Vec<_> = self.complete.iter().skip(self.listed).chain(&self.open).collect();
-        // Renditions that begin together do so within a fraction of a part.
-        let begun =
-            |segment: &&Arc<Segment>| segment.program_date_time.micros_since(start) < 250_000;
-        let at = listed.iter().rposition(begun).unwrap_or(0);
-        let segment = listed.get(at)?;
-        let first = at.saturating_sub(leading);
-        let before = listed.iter().take(first).map(|s| u64::from(s.discontinuities)).sum::<u64>();
-        let leading = listed.iter().take(at).skip(first).map(|segment| Leading {
+    /// Where another rendition begins to count whose first media is segment `msn`, after
+    /// `discontinuities`: with up to `leading` gaps in place of the segments that are
+    /// listed here before it.
+    pub fn origin_for(&self, msn: u64, discontinuities: u64, leading: usize) -> Origin {
+        let listed = self.complete.iter().skip(self.listed).chain(&self.open);
+        let before: Vec<_> = listed.filter(|segment| segment.msn < msn).collect();
+        // Only an unbroken row of segments can stand before it.
+        let unbroken = before.last().is_some_and(|last| last.msn + 1 == msn);
+        let first = if unbroken { before.len().saturating_sub(leading) } else { before.len() };
+        let gap = |segment: &&Arc<Segment>| Leading {
             start: segment.program_date_time,
             micros: self.micros(segment.duration),
             discontinuities: segment.discontinuities,
-        });
-        let discontinuities = self.discontinuities + before;
-        Some(Origin {
-            numbers: Numbers { msn: segment.msn, discontinuities },
-            leading: leading.collect(),
-            breaks: Some(segment.discontinuities),
-        })
+        };
+        let leading: Vec<_> = before.iter().skip(first).map(gap).collect();
+        let breaks: u64 = leading.iter().map(|gap| u64::from(gap.discontinuities)).sum();
+        let discontinuities = discontinuities.saturating_sub(breaks);
+        Origin { numbers: Numbers { msn, discontinuities }, leading }
     }
 
     /// The state as readers get it.

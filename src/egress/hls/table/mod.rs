@@ -35,8 +35,8 @@ struct Track {
     renderer: Renderer,
     /// Nothing of it has come in this publication.
     silent: bool,
-    /// Breaks of the leading rendition's timeline that its gaps took over meanwhile.
-    mirrored: u32,
+    /// Since when it is gaps; `None` while it has media.
+    gap_since: Option<Utc>,
     /// A version is due.
     changed: bool,
     /// The multivariant playlist lists it; it stays there.
@@ -50,16 +50,16 @@ impl Track {
     const fn has_gap(&self) -> bool {
         self.silent && self.store.has_begun()
     }
+}
 
-    /// As [`Store::extend_gap`], but not over more than a segment: a clock that jumped
-    /// is no gap.
-    fn extend_gap(&mut self, to: Utc, part: u64, limit: u64) {
-        let rate = u64::from(self.source.codec.clock_rate());
-        let most = (limit + part).saturating_mul(1_000_000) / rate;
-        if self.store.edge().is_some_and(|edge| to.micros_since(edge) <= most as i64) {
-            self.store.extend_gap(to, part, limit);
-        }
-    }
+/// Where all renditions begin a segment.
+#[derive(Clone, Copy)]
+struct Boundary {
+    /// As the segmenter counts.
+    number: u64,
+    at: Utc,
+    /// Discontinuities of the table before the segment.
+    discontinuities: u64,
 }
 
 /// What a table is made of.
@@ -82,10 +82,12 @@ pub struct Table {
     tracks: Vec<Track>,
     /// The segmenter of this publication, and which track each of its renditions is.
     segmenter: Option<(Segmenter, Vec<usize>)>,
-    /// Index of the leading rendition of this publication, or of the one before.
-    leader: usize,
     numbers: Numbers,
-    /// Where the leading rendition ends, and when that was known.
+    /// Numbers of this publication's first boundary; `None` before it.
+    base: Option<Numbers>,
+    /// The newest boundary: where all renditions begin a segment.
+    boundary: Option<Boundary>,
+    /// Where the longest rendition ends, and when that was known.
     edge: Option<(Instant, Utc)>,
     outage: Outage,
     /// Version of the date ranges that the playlists list.
@@ -115,7 +117,7 @@ impl Table {
                 store,
                 renderer: Renderer::default(),
                 silent: true,
-                mirrored: 0,
+                gap_since: None,
                 changed: false,
                 listed: false,
                 waited: VecDeque::new(),
@@ -128,8 +130,9 @@ impl Table {
             leading_gaps: if settings.leading_gaps { MIN_LISTED - 1 } else { 0 },
             tracks,
             segmenter: None,
-            leader: 0,
             numbers: plan.numbers,
+            base: None,
+            boundary: None,
             edge: None,
             outage: Outage::default(),
             ranges: 0,
@@ -171,8 +174,6 @@ impl Table {
     pub fn start_publication(&mut self, sources: &[RenditionSource], now: Instant) {
         self.end_publication(now);
         for track in &mut self.tracks {
-            track.silent = true;
-            track.mirrored = 0;
             if track.store.has_begun() {
                 track.store.break_timeline(1);
             }
@@ -187,8 +188,7 @@ impl Table {
         let places: Option<Vec<usize>> = sources.iter().map(place).collect();
         let segmenter = Segmenter::new(self.settings, sources);
         let (Some(places), Some(segmenter)) = (places, segmenter) else { return false };
-        let video = |place: &&usize| self.tracks[**place].source.codec.kind() == MediaKind::Video;
-        self.leader = places.iter().find(video).or(places.first()).copied().unwrap_or(0);
+        (self.base, self.boundary) = (None, None);
         self.segmenter = Some((segmenter, places));
         self.dropped = 0;
         true
@@ -204,6 +204,7 @@ impl Table {
                 track.store.end_segment();
                 track.silent = true;
             }
+            self.level();
             self.outage.publisher_is_gone();
             self.publish(now);
         }
@@ -225,13 +226,7 @@ impl Table {
 
     /// Nothing may have come for a while: time becomes gaps.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let part = self.live.targets.part;
-        while let Some((at, edge)) = self.edge.filter(|_| self.gap_due().is_some_and(|d| d <= now))
-        {
-            let edge = edge.offset_micros(part.as_micros() as i64);
-            self.extend_gaps(edge, now);
-            self.edge = Some((at + part, edge));
-        }
+        self.make_gaps(now);
         self.with_segmenter(now, |segmenter| segmenter.handle_timeout(now));
         self.publish(now);
     }
@@ -244,11 +239,11 @@ impl Table {
     /// Nothing will be added: the playlists end.
     pub fn finish(&mut self, now: Instant) {
         self.end_publication(now);
-        let end = self.tracks[self.leader].store.edge();
-        let outage = end.and_then(|end| self.outage.end(end));
+        let outage = self.edge.and_then(|(_, edge)| self.outage.end(edge));
         self.announce_outage(outage, now);
         self.edge = None;
         for track in &mut self.tracks {
+            track.gap_since = None;
             track.store.end();
             track.changed = true;
         }
@@ -291,11 +286,15 @@ impl Table {
                     let track = &mut self.tracks[places[index]];
                     track.store.add_part(part);
                     track.changed = true;
-                    self.follow(places[index], now);
+                    let edge = track.store.edge();
+                    self.reach(edge, now);
                 }
                 Event::SegmentEnded(index) => {
                     count(&self.stats.segments, 1);
-                    self.end_segment(places[index]);
+                    let track = &mut self.tracks[places[index]];
+                    track.store.end_segment();
+                    track.changed = true;
+                    self.segment_ended = true;
                 }
             }
         }
@@ -305,50 +304,49 @@ impl Table {
     }
 
     fn start_segment(&mut self, index: usize, mut start: SegmentStart, now: Instant) {
-        let at = start.program_date_time;
-        let leads = index == self.leader;
-        if leads {
-            self.fill_until(at, now);
-            self.note_outage(&start, now);
-            self.mirror(&start);
+        if self.boundary.is_none_or(|newest| newest.number < start.number) {
+            self.pass_boundary(&start, now);
         }
-        let origin = (!self.tracks[index].store.has_begun()).then(|| self.origin(index, at));
-        let (part, limit) = self.gap_lengths(index);
+        let base = self.base.unwrap_or_default();
+        let before = base.discontinuities + start.sequence;
+        let msn = base.msn + start.number;
+        let origin = (!self.tracks[index].store.has_begun()).then(|| {
+            let at = start.program_date_time;
+            self.origin(msn, before + u64::from(start.discontinuities), at)
+        });
         let track = &mut self.tracks[index];
-        if std::mem::take(&mut track.silent) {
-            track.extend_gap(at, part, limit);
-            let mirrored = std::mem::take(&mut track.mirrored);
-            start.discontinuities = start.discontinuities.saturating_sub(mirrored);
-        }
+        track.silent = false;
+        track.gap_since = start.gap.then(|| track.gap_since.unwrap_or(start.program_date_time));
         match origin {
-            Some(origin) => track.store.begin(&origin, start),
-            None => track.store.start_segment(start),
-        }
-    }
-
-    fn end_segment(&mut self, index: usize) {
-        let leads = index == self.leader;
-        for (place, track) in self.tracks.iter_mut().enumerate() {
-            if place == index || (leads && track.has_gap()) {
-                track.store.end_segment();
-                track.changed = true;
+            Some(origin) => {
+                start.discontinuities = 0;
+                track.store.begin(&origin, start);
+            }
+            None => {
+                // What its gaps did not take over yet.
+                let expected = before + u64::from(start.discontinuities);
+                let missing = expected.saturating_sub(track.store.numbers().discontinuities);
+                start.discontinuities = u32::try_from(missing).unwrap_or(0);
+                track.store.start_segment(start);
             }
         }
-        self.segment_ended = true;
     }
 
-    /// Where a rendition begins to count that has no segment yet.
-    fn origin(&self, index: usize, at: Utc) -> Origin {
-        let others = self.tracks.iter().enumerate().filter(|(other, _)| *other != index);
-        let begun = others.map(|(_, track)| &track.store).find(|store| store.has_begun());
-        begun.and_then(|store| store.origin_at(at, self.leading_gaps)).unwrap_or_else(|| {
+    /// Where a rendition begins to count that has no segment yet, and what stands before.
+    fn origin(&self, msn: u64, discontinuities: u64, at: Utc) -> Origin {
+        let mut begun = self.tracks.iter().map(|track| &track.store).filter(|s| s.has_begun());
+        let other = begun.find(|store| store.numbers().msn >= msn);
+        let origin = other.map(|store| store.origin_for(msn, discontinuities, self.leading_gaps));
+        origin.filter(|origin| !origin.leading.is_empty()).unwrap_or_else(|| {
             let micros = self.live.targets.durations(1).as_micros() as i64;
-            let leading = (1..=self.leading_gaps as i64).rev().map(|n| Leading {
+            // Before the first segment of all there is nothing; later there was something.
+            let gaps = if msn == self.numbers.msn { self.leading_gaps as i64 } else { 0 };
+            let leading = (1..=gaps).rev().map(|n| Leading {
                 start: at.offset_micros(-n * micros),
                 micros: micros as u64,
                 discontinuities: 0,
             });
-            Origin { numbers: self.numbers, leading: leading.collect(), breaks: None }
+            Origin { numbers: Numbers { msn, discontinuities }, leading: leading.collect() }
         })
     }
 }

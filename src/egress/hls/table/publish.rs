@@ -22,6 +22,7 @@ const VIEWER_VERSIONS: usize = 8;
 impl Table {
     /// Tells those who wait what changed.
     pub(super) fn publish(&mut self, now: Instant) {
+        self.note_outage(now);
         let oldest = self.tracks.iter().filter_map(|track| track.store.oldest_listed()).min();
         let lines = {
             let mut ranges = self.live.ranges();
