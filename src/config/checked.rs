@@ -278,7 +278,7 @@ fn hls(mut s: Section<'_, '_>) -> Hls {
     let window = s.read("window", "How far back a table can be seeked; at least six segments.", r#""30s""#, duration(ms(2_000)..=ms(3_600_000)));
     let max_window_bytes = s.read("max_window_bytes", "Memory that the window of one rendition of a table may take; past it the oldest segments go. An hour of 2.5 Mbit/s is 1.1 GiB.", "67_108_864", number(1 << 20..=1 << 36));
     let restart_wait = s.read("restart_wait", "How long a table whose publisher is gone goes on, with gaps, for it to come back; at most the window. \"0ms\" ends it at once.", r#""10s""#, duration(ms(0)..=ms(600_000)));
-    let leading_gaps = s.read("leading_gaps", "List gaps before the first media of a table, so that a young playlist has the six segments that Apple's players want.", "true", flag);
+    let leading_gaps = s.read("leading_gaps", "List gaps before the first media of a table, so that a young playlist has the six segments that Apple's players want; hls.js may then start 10 s later at a table that is younger than that.", "false", flag);
     let sessions = s.read("sessions", "Give each viewer URIs of its own, by which it is counted and its stalls are seen; off when a cache in front answers most requests.", "true", flag);
     let hls = Hls { enabled, part: part.unwrap_or(profile.0), segment: segment.unwrap_or(profile.1), window, max_window_bytes, restart_wait, leading_gaps, sessions };
     // The profiles fit among themselves: something was given.

@@ -37,6 +37,7 @@ mod store;
 mod table;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -64,7 +65,8 @@ pub struct HlsSettings {
     pub window: Duration,
     /// Bytes of media held per rendition; past it the oldest segments go early.
     pub max_window_bytes: usize,
-    /// List gaps before the first media, so that a young playlist is long enough.
+    /// List gaps before the first media, so that a young playlist is long enough
+    /// (`docs/decisions/0015-restarts-and-gaps.md`).
     pub leading_gaps: bool,
     /// How long a table whose publication ended goes on with gaps, for another one to
     /// take it up; at zero it ends at once.
@@ -92,7 +94,7 @@ impl Default for HlsSettings {
             segment_target: Duration::from_secs(2),
             window: Duration::from_secs(30),
             max_window_bytes: 64 << 20,
-            leading_gaps: true,
+            leading_gaps: false,
             restart_wait: Duration::from_secs(10),
             linger: Duration::from_secs(30),
             max_lingering: 200,

@@ -77,7 +77,9 @@ fn write_variant(out: &mut String, rendition: &Variant, audio: Option<&Variant>)
         None => write!(out, ",CODECS=\"{}\"", rendition.codecs),
     };
     if let Some((width, height, rate)) = rendition.picture {
-        let _ = write!(out, ",RESOLUTION={width}x{height},FRAME-RATE={rate:.3}");
+        // Without the last, players look for captions in the media (A§9.19).
+        let _ =
+            write!(out, ",RESOLUTION={width}x{height},FRAME-RATE={rate:.3},CLOSED-CAPTIONS=NONE");
     }
     if audio.is_some() {
         let _ = write!(out, ",AUDIO=\"{AUDIO_GROUP}\"");

@@ -131,6 +131,10 @@ impl Renderer {
         let mut head = String::with_capacity(4096);
         version.write_head(&mut head, None, 0);
         version.write_segments(&mut head, 0..first);
+        if self.blocks.is_empty() {
+            version.write_tail(&mut head);
+            return Rendered::new(head);
+        }
         let mut tail = String::with_capacity(4096);
         version.write_segments(&mut tail, after..count);
         version.write_tail(&mut tail);
@@ -156,7 +160,10 @@ impl Renderer {
             version.write_segments(&mut text, index..index + BLOCK as usize);
             let (mut packed, mut crc) = (Vec::new(), Crc::new());
             crc.update(text.as_bytes());
-            deflate(text.as_bytes(), &mut packed, FlushCompress::Full);
+            DEFLATE.with_borrow_mut(|deflate| {
+                deflate.reset();
+                append(deflate, text.as_bytes(), &mut packed, FlushCompress::Full);
+            });
             self.blocks.push_back(Block { msn, text, packed, crc });
             msn += BLOCK;
         }
@@ -168,20 +175,23 @@ fn gzip(pieces: &[Piece<'_>]) -> Vec<u8> {
     let mut out = Vec::with_capacity(length / 4 + 128);
     out.extend_from_slice(&GZIP_HEADER);
     let mut crc = Crc::new();
-    for piece in pieces {
-        match piece {
-            Piece::Text(text) => {
-                crc.update(text.as_bytes());
-                deflate(text.as_bytes(), &mut out, FlushCompress::Full);
-            }
-            Piece::Block(block) => {
-                crc.combine(&block.crc);
-                out.extend_from_slice(&block.packed);
+    DEFLATE.with_borrow_mut(|deflate| {
+        deflate.reset();
+        for piece in pieces {
+            match piece {
+                Piece::Text(text) => {
+                    crc.update(text.as_bytes());
+                    append(deflate, text.as_bytes(), &mut out, FlushCompress::Full);
+                }
+                Piece::Block(block) => {
+                    crc.combine(&block.crc);
+                    out.extend_from_slice(&block.packed);
+                }
             }
         }
-    }
-    // An empty last block ends the stream.
-    deflate(&[], &mut out, FlushCompress::Finish);
+        // An empty last block ends the stream.
+        append(deflate, &[], &mut out, FlushCompress::Finish);
+    });
     out.extend_from_slice(&crc.sum().to_le_bytes());
     out.extend_from_slice(&crc.amount().to_le_bytes());
     out
@@ -192,26 +202,23 @@ thread_local! {
     static DEFLATE: RefCell<Compress> = RefCell::new(Compress::new(Compression::fast(), false));
 }
 
-/// Appends `text` as deflate blocks that refer to nothing before them.
-fn deflate(text: &[u8], out: &mut Vec<u8>, flush: FlushCompress) {
-    DEFLATE.with_borrow_mut(|deflate| {
-        deflate.reset();
-        loop {
-            let done = usize::try_from(deflate.total_in()).unwrap_or(usize::MAX);
-            let rest = text.get(done..).unwrap_or_default();
-            out.reserve(rest.len() / 2 + 64);
-            let status = deflate.compress_vec(rest, out, flush);
-            let all_in = deflate.total_in() as usize >= text.len();
-            // With room left, a flush is complete. Errors are for streams that were
-            // ended, and this one is fresh.
-            let flushed = all_in && out.len() < out.capacity();
-            if matches!(status, Ok(Status::StreamEnd) | Err(_))
-                || (flushed && !matches!(flush, FlushCompress::Finish))
-            {
-                return;
-            }
+/// Appends `text` as deflate blocks that refer to nothing before the last full flush.
+fn append(deflate: &mut Compress, text: &[u8], out: &mut Vec<u8>, flush: FlushCompress) {
+    let before = deflate.total_in();
+    loop {
+        let done = usize::try_from(deflate.total_in() - before).unwrap_or(usize::MAX);
+        let rest = text.get(done..).unwrap_or_default();
+        out.reserve(rest.len() / 2 + 64);
+        let status = deflate.compress_vec(rest, out, flush);
+        let all_in = deflate.total_in() - before >= text.len() as u64;
+        // With room left, a flush is complete.
+        let flushed = all_in && out.len() < out.capacity();
+        let ends = matches!(flush, FlushCompress::Finish);
+        // Errors are for streams that were ended, and this one is not.
+        if matches!(status, Ok(Status::StreamEnd) | Err(_)) || (flushed && !ends) {
+            return;
         }
-    });
+    }
 }
 
 #[cfg(test)]
@@ -252,6 +259,8 @@ mod tests {
             if parts % 4 == 0 {
                 let segment = parts / 4;
                 store.start_segment(SegmentStart {
+                    number: 0,
+                    sequence: 0,
                     program_date_time: Utc::from_micros(segment * 2_000_000),
                     // Another configuration now and then, with a break.
                     discontinuities: u32::from(segment % 50 == 49),
@@ -338,7 +347,7 @@ mod tests {
                 }
             }
             let [view, render, anew] = [times[0] / 1000, times[1] / 1000, times[2] / 100];
-            println!(
+            eprintln!(
                 "window {window} s: {length} bytes; view {view:?}, all forms {render:?}, \
                  the whole written anew {anew:?}"
             );

@@ -87,7 +87,7 @@ async fn carry_out(publisher: &mut Publisher) -> bool {
 
 #[tokio::test]
 async fn a_published_stream_is_listed_played_and_ended() {
-    let server = Server::new(ending_at_once()).await;
+    let server = Server::new(HlsSettings { leading_gaps: true, ..ending_at_once() }).await;
     let service = tokio::spawn(server.hls.clone().run(std::future::pending()));
     yield_now().await;
     let mut publisher = publish(&server, vec![track(Codec::H264), track(Codec::Opus)]);

@@ -1,6 +1,7 @@
 //! LL-HLS against the checklist of what players need: a test's name opens with
 //! the number of the line that it proves (P: playlists, H: HTTP).
 
+mod endurance;
 mod fixture;
 mod formats;
 mod http;
@@ -10,5 +11,6 @@ mod oracle;
 mod parser;
 mod rig;
 mod rules;
+mod sim;
 mod table;
 mod timeline;

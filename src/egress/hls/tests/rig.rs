@@ -8,7 +8,7 @@ use crate::egress::hls::blocking::Skip;
 use crate::egress::hls::daterange::RangeLines;
 use crate::egress::hls::playlist::{Report, Targets, Version};
 use crate::egress::hls::segmenter::{Event, RenditionSource, Segmenter, SegmenterSettings};
-use crate::egress::hls::store::{Store, StoreLimits, View};
+use crate::egress::hls::store::{Numbers, Store, StoreLimits, View};
 use crate::media::{Frame, LayerId};
 
 pub const TARGETS: Targets = Targets { part: Duration::from_millis(500), duration: 2 };
@@ -53,6 +53,7 @@ impl Rig {
     }
 
     /// Nothing came, and it is `now`.
+    #[expect(dead_code, reason = "for tests of gaps that the segmenter makes")]
     pub fn timeout(&mut self, now: Instant) {
         self.segmenter.handle_timeout(now);
         self.drain();
@@ -75,6 +76,8 @@ impl Rig {
                     continue;
                 }
                 Event::SegmentStarted(index, start) => {
+                    let (msn, discontinuities) = (start.number, start.sequence);
+                    self.stores[index].count_from(Numbers { msn, discontinuities });
                     self.stores[index].start_segment(start);
                     continue;
                 }

@@ -25,10 +25,6 @@ fn layer_source(layer: u8) -> RenditionSource {
     RenditionSource { layer, ..video_source(Codec::H264) }
 }
 
-fn settings() -> HlsSettings {
-    HlsSettings { leading_gaps: false, ..HlsSettings::default() }
-}
-
 /// A table and every version of its playlists.
 struct Rig {
     table: Table,
@@ -41,7 +37,7 @@ struct Rig {
 
 impl Rig {
     fn new(sources: &[RenditionSource]) -> Self {
-        Self::with(&settings(), sources, Numbers::default())
+        Self::with(&HlsSettings::default(), sources, Numbers::default())
     }
 
     fn with(settings: &HlsSettings, sources: &[RenditionSource], numbers: Numbers) -> Self {
@@ -260,7 +256,7 @@ fn p6_a_table_that_ended_is_counted_on() {
     let numbers = rig.table.numbers();
     assert_eq!(numbers.msn, old.segments.last().unwrap().msn + 1);
     assert_eq!(numbers.discontinuities, 2);
-    let mut rig = Rig::with(&settings(), &both(), numbers);
+    let mut rig = Rig::with(&HlsSettings::default(), &both(), numbers);
     rig.play(20_000, 24_000, &[VIDEO, AUDIO]);
     for index in 0..2 {
         let first = &rig.history[index][0];
@@ -285,7 +281,7 @@ fn p20_a_publisher_that_does_not_come_back_ends_the_table() {
 
 #[test]
 fn p7_a_young_playlist_is_long_enough_by_gaps_before_the_start() {
-    let settings = HlsSettings::default();
+    let settings = HlsSettings { leading_gaps: true, ..HlsSettings::default() };
     let numbers = Numbers { msn: 700, discontinuities: 3 };
     let mut rig = Rig::with(&settings, &both(), numbers);
     rig.play(0, 40_000, &[VIDEO, AUDIO]);
@@ -338,7 +334,7 @@ fn p13_p19_each_layer_is_a_variant_and_reports_the_others() {
 fn p13_p18_a_layer_that_comes_later_has_the_numbers_of_the_others() {
     let sources = [layer_source(0), layer_source(1), audio_source()];
     for leading_gaps in [false, true] {
-        let settings = HlsSettings { leading_gaps, ..settings() };
+        let settings = HlsSettings { leading_gaps, ..HlsSettings::default() };
         let mut rig = Rig::with(&settings, &sources, Numbers { msn: 50, discontinuities: 0 });
         rig.play(0, 10_000, &[VIDEO, AUDIO]);
         assert_eq!(rig.multivariants.last().unwrap().variants.len(), 1);
@@ -385,6 +381,27 @@ fn p17_a_layer_that_does_not_come_back_is_gaps_beside_the_others() {
             + newest.discontinuity_sequence
     };
     assert_eq!([total(0), total(1), total(2)], [2, 2, 2]);
+}
+
+#[test]
+fn p19_bit_rates_are_those_of_runs_near_the_target_duration_and_leave_gaps_out() {
+    let mut rig = Rig::new(&both());
+    rig.play(0, 20_000, &[VIDEO, AUDIO]);
+    let target = Duration::from_secs(2);
+    let (peak, mean) = rig.newest[0].view.bandwidth(target).unwrap();
+    let sizes = || rig.newest[0].view.listed_complete().iter().filter(|s| s.duration == 180_000);
+    let largest = sizes().map(|segment| segment.len() as u64 * 8 / 2).max().unwrap();
+    assert_eq!(peak, largest);
+    assert!(mean <= peak && mean * 2 > peak);
+    rig.end(20_000);
+    rig.wait(28_000);
+    let (gap_peak, gap_mean) = rig.newest[0].view.bandwidth(target).unwrap();
+    assert!(gap_peak == peak && gap_mean.abs_diff(mean) < mean / 10, "{gap_mean} {mean}");
+    let (peak, rate) =
+        (rig.newest[1].view.bandwidth(target).unwrap().0, rig.newest[0].view.sample_rate());
+    assert!((29.9..30.1).contains(&rate.unwrap()), "{rate:?}");
+    let variant = &rig.multivariants.last().unwrap().variants[0].0;
+    assert_eq!(variant["BANDWIDTH"], (gap_peak + peak).to_string(), "picture and sound");
 }
 
 #[test]
