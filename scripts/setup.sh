@@ -64,6 +64,7 @@ fi
 if [[ $goal == test ]]; then
     need chromium chromium
     need ffmpeg ffmpeg
+    need nginx nginx-light
     # Tests make networks of their own and listen to them.
     need ip iproute2
     need tc iproute2

@@ -25,6 +25,7 @@ use crate::api::{admin, public};
 #[cfg(feature = "demo")]
 use crate::config::Demo;
 use crate::config::{Config, Http};
+use crate::egress::hls::Hls;
 use crate::hub::Registry;
 use crate::net::addresses::{self, MAX_ADDRESSES};
 use crate::net::files::raise_open_files;
@@ -96,7 +97,7 @@ impl App {
         let registry = Registry::new(config.media.max_tables);
         let media = media::Media { config, announced: &announced, host: &host };
         let pool = media.start(clock, metrics.clone())?;
-        let hls = config.hls.enabled.then(|| parts::hls(config, &registry));
+        let hls = config.hls.enabled.then(|| parts::hls(config, &registry, metrics.clone()));
         if let Some(hls) = hls.clone() {
             tasks.spawn(hls.run(stopped(stopping.clone())));
         }
@@ -109,7 +110,8 @@ impl App {
         media::add_sources(&metrics, &pool, &registry);
         parts::add_sources(&metrics, &tables, &health, hls.as_ref());
         let sent = parts::egress_meter(registry.clone(), hls.clone());
-        tasks.spawn(tick(tables.clone(), pool.clone(), sent, stopping.clone()));
+        let parts = (tables.clone(), pool.clone(), hls.clone());
+        tasks.spawn(tick(parts, sent, stopping.clone()));
 
         // The surfaces.
         let certificate = certificate(&config.http, options.dev_tls, &announced)?;
@@ -359,8 +361,7 @@ fn warn_of_few_files(max_connections: usize) {
 }
 
 async fn tick(
-    tables: Arc<Tables>,
-    pool: Arc<MediaPool>,
+    (tables, pool, hls): (Arc<Tables>, Arc<MediaPool>, Option<Arc<Hls>>),
     mut sent_bytes: impl FnMut() -> u64,
     stopping: watch::Receiver<bool>,
 ) {
@@ -368,6 +369,9 @@ async fn tick(
         let now = Instant::now();
         tables.sample(now);
         pool.sweep(now);
+        if let Some(hls) = &hls {
+            hls.sweep(now);
+        }
         pool.measure(now, sent_bytes());
     })
     .await;

@@ -29,6 +29,7 @@ fn fifty(gateway: &Gateway) -> HlsConfig {
             audio: true,
             media: true,
             hints: true,
+            rtt: Duration::ZERO,
             patience: Duration::from_secs(15),
         },
         insecure: false,

@@ -63,7 +63,8 @@ const MARGIN_KIB: u64 = 6 * 1024;
 #[tokio::test(flavor = "multi_thread")]
 async fn crowds_that_come_and_go_leave_nothing_behind() {
     // Six seconds of LL-HLS are kept: their memory is there before the first measure.
-    let mut gateway = Gateway::start("[hls]\nwindow = \"6s\"\n");
+    let mut gateway =
+        Gateway::start("[hls]\nprofile = \"close\"\nwindow = \"6s\"\nrestart_wait = \"0ms\"\n");
     let _dealer = Dealer::start(&gateway, "demo", None).await;
     churn(&gateway, 1, Duration::from_secs(8)).await;
     let before = settled(&gateway, None).await;

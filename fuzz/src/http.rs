@@ -5,7 +5,7 @@ use railbird::egress::hls::fuzzing as hls_readers;
 
 use super::records::Records;
 
-/// An HLS request: records of a query (0), a file name (1), a `Range` (2) and an
+/// An HLS request: records of a query (0), a file name or pass (1), a `Range` (2) and an
 /// `Accept-Encoding` (3), by their tag.
 pub fn hls(data: &[u8]) {
     for (tag, bytes) in Records(data).take(16) {
@@ -16,6 +16,8 @@ pub fn hls(data: &[u8]) {
                 // Caches key on names: each file has one.
                 let name = hls_readers::read_name(text, "0123456789abcdef");
                 assert!(name.is_none_or(|name| name == text), "{text}");
+                let pass = hls_readers::read_pass(text);
+                assert!(pass.is_none_or(|pass| pass == text), "{text}");
             }
             2 => check_range(text),
             _ => _ = hls_readers::accepts_gzip(text),

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::health::Health;
-use super::layers::{self, Observer};
+use super::layers::{self, Front, Rules};
 use super::public::list;
 use super::tables::Tables;
 use crate::problem::Problem;
@@ -32,7 +31,12 @@ pub struct Parts {
 
 /// Puts the parts together.
 pub fn router(parts: Parts) -> Router {
-    let observer = Observer { listener: "admin", metrics: parts.metrics.clone() };
+    let rules = Rules {
+        listener: "admin",
+        metrics: parts.metrics.clone(),
+        max_body_bytes: MAX_BODY,
+        cors: false,
+    };
     Router::new()
         .route("/metrics", get(metrics).with_state(parts.metrics))
         .route("/healthz/live", get(|| async { "live\n" }))
@@ -40,9 +44,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/tables", get(list).with_state(parts.tables))
         .fallback(layers::not_found)
         .method_not_allowed_fallback(layers::method_not_allowed)
-        .layer(from_fn_with_state(MAX_BODY, layers::body_limit))
-        .layer(from_fn(layers::problems))
-        .layer(from_fn_with_state(observer, layers::observe))
+        .layer(Front::new(rules))
 }
 
 async fn metrics(State(metrics): State<Metrics>) -> impl IntoResponse {

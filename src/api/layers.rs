@@ -1,15 +1,19 @@
 //! What holds for every request, whichever handler takes it: trace and metrics,
 //! CORS, errors as problem documents, bounded bodies.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody, to_bytes};
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tracing::Instrument;
+use tower::{Layer, Service, ServiceExt};
+use tracing::{Instrument, Span};
 
 use super::trace::TraceContext;
 use crate::problem::Problem;
@@ -21,57 +25,182 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a refusal's text that are kept as the problem's detail.
 const MAX_DETAIL: usize = 1024;
 
+/// What requests that no route takes are counted as.
+const NO_ROUTE: &str = "none";
+
+/// See [`super::trace`].
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// Headers that a page of another origin may read.
 const EXPOSED: &str = "Location, ETag, Link, Retry-After, Accept-Post, Accept-Patch, \
     Content-Length, Content-Range, traceparent";
 
 /// Methods and headers that a page of another origin may use.
 const ALLOWED_METHODS: &str = "GET, HEAD, POST, PATCH, DELETE, OPTIONS";
-const ALLOWED_HEADERS: &str = "Authorization, Content-Type, If-Match, Range, traceparent";
+const ALLOWED_HEADERS: &str = "Authorization, Content-Type, If-Match, If-None-Match, Range, \
+    traceparent";
 
-/// Name of the listener and where its requests are counted.
+/// The one layer around all routes of a listener. One, because a layer of axum costs
+/// each request several allocations, and thousands of requests wait in them at once.
 #[derive(Clone)]
-pub(super) struct Observer {
+pub(super) struct Front(Arc<Rules>);
+
+/// What a [`Front`] does.
+pub(super) struct Rules {
+    /// Name of the listener, for the metrics.
     pub(super) listener: &'static str,
+    /// Where requests are counted.
     pub(super) metrics: Metrics,
+    /// Longest request body, in bytes.
+    pub(super) max_body_bytes: usize,
+    /// Whether pages of other origins may use the listener.
+    pub(super) cors: bool,
 }
 
-/// Outermost: a span with the trace id, the `traceparent` of the answer, a count.
-pub(super) async fn observe(
-    State(observer): State<Observer>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let given = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
-    let trace = TraceContext::of(given);
-    request.extensions_mut().insert(trace);
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    let span = tracing::info_span!(
-        "request",
-        traceId = trace.trace_id(),
-        method = %request.method(),
-        route,
-        table = table_of(route, request.uri().path()),
-        sessionId = tracing::field::Empty,
-    );
-    async {
-        let mut response = next.run(request).await;
-        let status = response.status();
-        observer.metrics.http_request(observer.listener, route, status.as_u16());
-        // 503 is how the gateway says "later"; it is counted, and no cause for alarm.
-        if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
-            tracing::warn!(status = status.as_u16(), "request failed");
-        } else {
-            tracing::debug!(status = status.as_u16(), "request answered");
-        }
-        if let Ok(value) = HeaderValue::from_str(&trace.to_string()) {
-            response.headers_mut().insert("traceparent", value);
-        }
-        response
+impl Front {
+    pub(super) fn new(rules: Rules) -> Self {
+        Self(Arc::new(rules))
     }
-    .instrument(span)
-    .await
+}
+
+impl<S> Layer<S> for Front {
+    type Service = Fronted<S>;
+
+    fn layer(&self, routes: S) -> Fronted<S> {
+        Fronted { routes, rules: self.0.clone() }
+    }
+}
+
+/// Routes behind a [`Front`].
+#[derive(Clone)]
+pub(super) struct Fronted<S> {
+    routes: S,
+    rules: Arc<Rules>,
+}
+
+impl<S> Service<Request> for Fronted<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.routes.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let rules = self.rules.clone();
+        let asked = Asked::of(&mut request);
+        if request.body().is_end_stream() {
+            // The future holds neither the request nor the buffer that it was read from.
+            let response = self.routes.call(request);
+            return Box::pin(rules.answer(asked, async move { unfailing(response.await) }));
+        }
+        let routes = self.routes.clone();
+        Box::pin(async move {
+            let limit = rules.max_body_bytes;
+            let response = async {
+                match read_body(request, limit).await {
+                    Ok(request) => unfailing(routes.oneshot(request).await),
+                    Err(problem) => problem.into_response(),
+                }
+            };
+            rules.answer(asked, response).await
+        })
+    }
+}
+
+fn unfailing(result: Result<Response, Infallible>) -> Response {
+    let Ok(response) = result;
+    response
+}
+
+/// What is known of a request after it was handed on.
+struct Asked {
+    trace: TraceContext,
+    /// Whether the client began the trace.
+    traced: bool,
+    route: Option<MatchedPath>,
+    preflight: bool,
+    span: Span,
+}
+
+impl Asked {
+    fn of(request: &mut Request) -> Self {
+        let given = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        let (trace, traced) = (TraceContext::of(given), given.is_some());
+        request.extensions_mut().insert(trace);
+        let matched = request.extensions().get::<MatchedPath>().cloned();
+        let preflight = request.method() == Method::OPTIONS
+            && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let route = matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
+        let span = span_of(request, route, &trace);
+        Self { trace, traced, route: matched, preflight, span }
+    }
+
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or(NO_ROUTE, MatchedPath::as_str)
+    }
+}
+
+/// The span of a request. Those of players are many, and by themselves say nothing.
+fn span_of(request: &Request, route: &str, trace: &TraceContext) -> Span {
+    macro_rules! span {
+        ($span:ident) => {
+            tracing::$span!(
+                "request",
+                traceId = trace.trace_id(),
+                method = %request.method(),
+                route,
+                table = table_of(route, request.uri().path()),
+                sessionId = tracing::field::Empty,
+            )
+        };
+    }
+    if is_media(route) { span!(debug_span) } else { span!(info_span) }
+}
+
+/// Playlists, parts and segments.
+fn is_media(route: &str) -> bool {
+    route.starts_with("/hls/")
+}
+
+impl Rules {
+    /// Waits for the routes' answer, and counts and completes it.
+    async fn answer(
+        self: Arc<Self>,
+        asked: Asked,
+        response: impl Future<Output = Response>,
+    ) -> Result<Response, Infallible> {
+        let mut response = response.instrument(asked.span.clone()).await;
+        let status = response.status();
+        if (status.is_client_error() || status.is_server_error()) && is_plain(response.headers()) {
+            response = as_problem(response).await;
+        }
+        if self.cors {
+            allow_origins(&mut response, asked.preflight);
+        }
+        let status = response.status();
+        self.metrics.http_request(self.listener, asked.route(), status.as_u16());
+        asked.span.in_scope(|| {
+            // 503 is how the gateway says "later"; it is counted, and no cause for alarm.
+            if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+                tracing::warn!(status = status.as_u16(), route = asked.route(), "request failed");
+            } else {
+                tracing::debug!(status = status.as_u16(), "request answered");
+            }
+        });
+        // Caches keep what players get: it bears a trace only when it was asked in one.
+        if (asked.traced || !is_media(asked.route()))
+            && let Ok(value) = HeaderValue::from_str(&asked.trace.to_string())
+        {
+            response.headers_mut().insert(TRACEPARENT, value);
+        }
+        Ok(response)
+    }
 }
 
 /// The segment of `path` that stands where `route` has `{table}`.
@@ -81,13 +210,10 @@ fn table_of<'p>(route: &str, path: &'p str) -> Option<&'p str> {
 }
 
 /// Players and publishers may be pages of any origin: nothing here rests on cookies.
-pub(super) async fn cors(request: Request, next: Next) -> Response {
-    let preflight = request.method() == Method::OPTIONS
-        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = next.run(request).await;
+fn allow_origins(response: &mut Response, preflight: bool) {
     if preflight && !response.status().is_success() {
         // The route has no handler of its own for OPTIONS.
-        response = StatusCode::NO_CONTENT.into_response();
+        *response = StatusCode::NO_CONTENT.into_response();
     }
     let headers = response.headers_mut();
     set(headers, header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
@@ -98,21 +224,16 @@ pub(super) async fn cors(request: Request, next: Next) -> Response {
         set(headers, header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
         set(headers, header::ACCESS_CONTROL_MAX_AGE, "86400");
     }
-    response
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
     headers.insert(name, HeaderValue::from_static(value));
 }
 
-/// Turns errors that are not problem documents yet, such as those of extractors,
-/// into ones, and keeps their other headers.
-pub(super) async fn problems(request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+/// Turns an error that is no problem document yet, such as an extractor's, into one,
+/// and keeps its other headers.
+async fn as_problem(response: Response) -> Response {
     let status = response.status();
-    if !(status.is_client_error() || status.is_server_error()) || !is_plain(response.headers()) {
-        return response;
-    }
     let (parts, body) = response.into_parts();
     let detail = to_bytes(body, MAX_DETAIL).await.unwrap_or_default();
     let detail = String::from_utf8_lossy(&detail).into_owned();
@@ -143,39 +264,30 @@ fn kind_of(status: StatusCode) -> (&'static str, &'static str) {
     }
 }
 
-/// Reads the whole body, at most the given number of bytes, before the handler
-/// runs: no handler waits for a client that sends slowly.
-pub(super) async fn body_limit(
-    State(limit): State<usize>,
-    request: Request,
-    next: Next,
-) -> Response {
+/// Reads the whole body, at most `limit` bytes, before the handler runs: no handler
+/// waits for a client that sends slowly.
+async fn read_body(request: Request, limit: usize) -> Result<Request, Problem> {
     let (parts, body) = request.into_parts();
-    if body.is_end_stream() {
-        return next.run(Request::from_parts(parts, body)).await;
-    }
     if body.size_hint().lower() > limit as u64 {
-        return too_long(limit).into_response();
+        return Err(too_long(limit));
     }
     #[allow(clippy::disallowed_methods, reason = "an I/O shell: it waits on the runtime's clock")]
     let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await;
     match read {
-        Ok(Ok(body)) => next.run(Request::from_parts(parts, Body::from(body.to_bytes()))).await,
-        Ok(Err(error)) if error.is::<LengthLimitError>() => too_long(limit).into_response(),
-        Ok(Err(_)) => Problem::new(
+        Ok(Ok(body)) => Ok(Request::from_parts(parts, Body::from(body.to_bytes()))),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long(limit)),
+        Ok(Err(_)) => Err(Problem::new(
             StatusCode::BAD_REQUEST,
             "bad-request",
             "Bad request",
             "The request's body broke off.",
-        )
-        .into_response(),
-        Err(_) => Problem::new(
+        )),
+        Err(_) => Err(Problem::new(
             StatusCode::REQUEST_TIMEOUT,
             "request-timeout",
             "Request timeout",
             "The request's body did not come in time.",
-        )
-        .into_response(),
+        )),
     }
 }
 

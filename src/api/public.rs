@@ -6,11 +6,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header;
-use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::get;
 
-use super::layers::{self, Observer};
+use super::layers::{self, Front, Rules};
 use super::pages;
 use super::tables::Tables;
 use crate::qos::Metrics;
@@ -32,15 +31,17 @@ pub struct Parts {
 pub fn router(parts: Parts) -> Router {
     let tables = Router::new().route("/api/tables", get(list)).with_state(parts.tables);
     let routes = parts.routers.into_iter().fold(tables.merge(pages::router()), Router::merge);
-    let observer = Observer { listener: "public", metrics: parts.metrics };
+    let rules = Rules {
+        listener: "public",
+        metrics: parts.metrics,
+        max_body_bytes: parts.max_body_bytes,
+        cors: true,
+    };
     routes
         .fallback(layers::not_found)
         .method_not_allowed_fallback(layers::method_not_allowed)
         .layer(DefaultBodyLimit::disable()) // ours holds for all handlers alike
-        .layer(from_fn_with_state(parts.max_body_bytes, layers::body_limit))
-        .layer(from_fn(layers::problems))
-        .layer(from_fn(layers::cors))
-        .layer(from_fn_with_state(observer, layers::observe))
+        .layer(Front::new(rules))
 }
 
 /// The tables as JSON; also served to operators.

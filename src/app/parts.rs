@@ -14,17 +14,20 @@ use crate::qos::{Metrics, Scrape, Transport, names};
 use crate::worker::MediaPool;
 
 /// Makes the LL-HLS packager; it packages once its `run` runs.
-pub(super) fn hls(config: &config::Config, registry: &Arc<Registry>) -> Arc<Hls> {
+pub(super) fn hls(config: &config::Config, registry: &Arc<Registry>, metrics: Metrics) -> Arc<Hls> {
     let hls = &config.hls;
     let settings = HlsSettings {
         part_target: hls.part,
         segment_target: hls.segment,
         window: hls.window,
         max_window_bytes: hls.max_window_bytes,
+        restart_wait: hls.restart_wait,
+        leading_gaps: hls.leading_gaps,
+        sessions: hls.sessions,
         max_lingering: config.media.max_tables,
         ..HlsSettings::default()
     };
-    Hls::new(settings, registry.clone())
+    Hls::new(settings, registry.clone(), metrics)
 }
 
 /// How many watch a table over a transport.
@@ -84,7 +87,10 @@ pub(super) fn add_sources(
         scrape.count(&names::WORKERS, &[], health.workers() as u64);
     });
     if let Some(hls) = hls.cloned() {
-        metrics.add_source(move |scrape| scrape_hls(scrape, &hls));
+        metrics.add_source(move |scrape| {
+            scrape_hls(scrape, &hls);
+            hls.scrape_sessions(scrape);
+        });
     }
 }
 

@@ -11,8 +11,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::raw::{Document, Section};
 use super::value::{
-    Refusal, choice, dscp, duration, flag, list, number, optional_path, parsed, ratio,
-    socket_address,
+    Refusal, choice, dscp, duration, flag, list, number, optional_duration, optional_path, parsed,
+    ratio, show_duration, socket_address,
 };
 use crate::hub::TableName;
 use crate::net::addresses::AddressSource;
@@ -127,14 +127,20 @@ pub struct Marks {
 pub struct Hls {
     /// Package tables for LL-HLS.
     pub enabled: bool,
-    /// Target duration of a part; shorter than `segment`.
+    /// Target duration of a part; at most half of `segment`. The profile's, unless given.
     pub part: Duration,
-    /// Target duration of a segment.
+    /// Target duration of a segment. The profile's, unless given.
     pub segment: Duration,
-    /// How much of a table can be seeked back to; at least three segments.
+    /// How much of a table can be seeked back to; at least six segments.
     pub window: Duration,
-    /// Memory that the window of one track may take, in bytes.
+    /// Memory that the window of one rendition may take, in bytes.
     pub max_window_bytes: usize,
+    /// How long a table goes on when its publisher is gone; at most `window`.
+    pub restart_wait: Duration,
+    /// List gaps before the first media of a table.
+    pub leading_gaps: bool,
+    /// Whether each viewer gets URIs of its own, by which it is accounted for.
+    pub sessions: bool,
 }
 
 /// `[log]`
@@ -174,6 +180,14 @@ pub struct Demo {
 
 const FORMATS: &[(&str, LogFormat)] =
     &[("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)];
+
+/// Part and segment of each profile: what a viewer's delay is worth against requests
+/// and their round trips.
+const PROFILES: &[(&str, (Duration, Duration))] = &[
+    ("balanced", (ms(500), ms(2_000))),
+    ("close", (ms(200), ms(1_000))),
+    ("far", (ms(1_000), ms(4_000))),
+];
 
 /// One byte to 1 GiB: more than any buffer here is worth.
 const BUFFER_MAX: i64 = 1 << 30;
@@ -257,20 +271,54 @@ fn marks(mut s: Section<'_, '_>) -> Marks {
 
 #[rustfmt::skip]
 fn hls(mut s: Section<'_, '_>) -> Hls {
-    let hls = Hls {
-        enabled: s.read("enabled", "Package tables for LL-HLS.", "true", flag),
-        part: s.read("part", "Target duration of a part; \"200ms\" suits close networks.", r#""500ms""#, duration(ms(100)..=ms(5_000))),
-        segment: s.read("segment", "Target duration of a segment.", r#""2s""#, duration(ms(500)..=ms(20_000))),
-        window: s.read("window", "How far back a table can be seeked; at least three segments.", r#""30s""#, duration(ms(2_000)..=ms(3_600_000))),
-        max_window_bytes: s.read("max_window_bytes", "Memory that the window of one track of a table may take; past it the oldest segments go.", "67_108_864", number(1 << 20..=1 << 36)),
-    };
-    if hls.part >= hls.segment {
-        s.refuse("part", &Refusal::new("a part as long as a segment", "less than hls.segment"));
-    }
-    if hls.window < hls.segment * 3 {
-        s.refuse("window", &Refusal::new("the window is too short", "three times hls.segment or more"));
-    }
+    let enabled = s.read("enabled", "Package tables for LL-HLS.", "true", flag);
+    let profile = s.read("profile", "\"balanced\": parts of 500 ms in segments of 2 s, for the internet; \"close\": 200 ms in 1 s, for networks with a short, steady round trip; \"far\": 1 s in 4 s, for long round trips and fewer requests.", r#""balanced""#, choice(PROFILES));
+    let part = s.read("part", "Target duration of a part; \"\" is the profile's. A frame must fit: \"100ms\" is one at 10 frames/s.", r#""""#, optional_duration(ms(100)..=ms(5_000)));
+    let segment = s.read("segment", "Target duration of a segment, at least two parts; \"\" is the profile's.", r#""""#, optional_duration(ms(500)..=ms(20_000)));
+    let window = s.read("window", "How far back a table can be seeked; at least six segments.", r#""30s""#, duration(ms(2_000)..=ms(3_600_000)));
+    let max_window_bytes = s.read("max_window_bytes", "Memory that the window of one rendition of a table may take; past it the oldest segments go. An hour of 2.5 Mbit/s is 1.1 GiB.", "67_108_864", number(1 << 20..=1 << 36));
+    let restart_wait = s.read("restart_wait", "How long a table whose publisher is gone goes on, with gaps, for it to come back; at most the window. \"0ms\" ends it at once.", r#""10s""#, duration(ms(0)..=ms(600_000)));
+    let leading_gaps = s.read("leading_gaps", "List gaps before the first media of a table, so that a young playlist has the six segments that Apple's players want; hls.js may then start 10 s later at a table that is younger than that.", "false", flag);
+    let sessions = s.read("sessions", "Give each viewer URIs of its own, by which it is counted and its stalls are seen; off when a cache in front answers most requests.", "true", flag);
+    let hls = Hls { enabled, part: part.unwrap_or(profile.0), segment: segment.unwrap_or(profile.1), window, max_window_bytes, restart_wait, leading_gaps, sessions };
+    // The profiles fit among themselves: something was given.
+    check_lengths(&mut s, &hls, if part.is_some() { "part" } else { "segment" });
     hls
+}
+
+/// What the lengths must be to each other (rfc8216bis §6.2.2, Apple HLS authoring §8.11).
+/// Durations here are whole milliseconds, and TARGETDURATION is the segment rounded up
+/// to seconds: no segment rounds to more.
+fn check_lengths(s: &mut Section<'_, '_>, hls: &Hls, given: &'static str) {
+    let show = show_duration;
+    if hls.segment < hls.part * 2 {
+        let problem = format!(
+            "a segment of {} has not room for two parts of {}",
+            show(hls.segment),
+            show(hls.part)
+        );
+        s.refuse(given, &Refusal::new(problem, "hls.part to be half of hls.segment or less"));
+    }
+    let target = Duration::from_secs(hls.segment.as_millis().div_ceil(1000) as u64);
+    let least = (hls.segment * 6).max(target * 3);
+    if hls.window < least {
+        let problem = format!(
+            "{} is less than six segments of {}, which players need to start",
+            show(hls.window),
+            show(hls.segment)
+        );
+        s.refuse("window", &Refusal::new(problem, format!("\"{}\" or more", show(least))));
+    }
+    if hls.restart_wait > hls.window {
+        let problem = format!(
+            "{} is more than the window: at its end nothing but gaps would be listed",
+            show(hls.restart_wait)
+        );
+        s.refuse(
+            "restart_wait",
+            &Refusal::new(problem, format!("hls.window ({}) or less", show(hls.window))),
+        );
+    }
 }
 
 #[rustfmt::skip]

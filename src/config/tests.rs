@@ -96,12 +96,38 @@ fn code_points_are_names_or_numbers() {
 
 #[test]
 fn values_that_contradict_each_other_are_refused() {
-    let found = errors("[hls]\npart = \"2s\"\nwindow = \"3s\"\n", &[]);
-    assert!(found[0].starts_with("x.toml:2:8: hls.part: a part as long as a segment"));
-    assert!(found[1].starts_with("x.toml:3:10: hls.window: the window is too short"));
+    let found = errors("[hls]\npart = \"1500ms\"\nwindow = \"8s\"\nrestart_wait = \"9s\"\n", &[]);
+    assert_eq!(
+        found,
+        [
+            "x.toml:2:8: hls.part: a segment of 2s has not room for two parts of 1500ms; expected hls.part to be half of hls.segment or less",
+            "x.toml:3:10: hls.window: 8s is less than six segments of 2s, which players need to start; expected \"12s\" or more",
+            "x.toml:4:16: hls.restart_wait: 9s is more than the window: at its end nothing but gaps would be listed; expected hls.window (8s) or less",
+        ]
+    );
     let found = errors("[media]\nplayout_delay_min = \"1s\"\n[demo]\nwidth = 1300\n", &[]);
     assert!(found[0].starts_with("x.toml:2:21: media.playout_delay_min: more than the most"));
     assert!(found[1].starts_with("x.toml:4:9: demo.width: 1300x720 is no picture"));
+}
+
+#[test]
+fn a_profile_gives_the_lengths_that_are_not_given() {
+    let lengths = |text: &str| {
+        let hls = parse("x.toml", text, []).unwrap().hls;
+        (hls.part.as_millis(), hls.segment.as_millis())
+    };
+    assert_eq!(lengths(""), (500, 2000));
+    assert_eq!(lengths("[hls]\nprofile = \"close\"\n"), (200, 1000));
+    assert_eq!(lengths("[hls]\nprofile = \"far\"\n"), (1000, 4000));
+    assert_eq!(lengths("[hls]\nprofile = \"close\"\nsegment = \"1500ms\"\n"), (200, 1500));
+    assert_eq!(lengths("[hls]\npart = \"250ms\"\n"), (250, 2000));
+    let found = errors("[hls]\nprofile = \"far\"\nsegment = \"1s\"\n", &[]);
+    assert!(
+        found[0].starts_with("x.toml:3:11: hls.segment: a segment of 1s has not room"),
+        "{found:?}"
+    );
+    let found = errors("[hls]\nprofile = \"near\"\n", &[]);
+    assert!(found[0].contains("one of \"balanced\", \"close\", \"far\""), "{found:?}");
 }
 
 #[test]

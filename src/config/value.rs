@@ -135,6 +135,17 @@ pub(super) fn duration(
     }
 }
 
+/// As [`duration`]; the empty string is none.
+pub(super) fn optional_duration(
+    range: RangeInclusive<Duration>,
+) -> impl Fn(&Raw<'_>) -> Result<Option<Duration>, Refusal> {
+    let some = duration(range);
+    move |raw| match raw.text() {
+        Some("") => Ok(None),
+        _ => some(raw).map(Some),
+    }
+}
+
 /// `address:port`; IPv6 addresses stand in brackets.
 pub(super) fn socket_address(raw: &Raw<'_>) -> Result<SocketAddr, Refusal> {
     raw.text().and_then(|text| text.parse().ok()).ok_or_else(|| {
@@ -207,7 +218,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
     }
 }
 
-fn show_duration(time: Duration) -> String {
+pub(super) fn show_duration(time: Duration) -> String {
     let (seconds, millis) = (time.as_secs(), time.subsec_millis());
     match (seconds, millis) {
         (s, 0) if s > 0 && s % 3600 == 0 => format!("{}h", s / 3600),

@@ -197,6 +197,8 @@ impl Publisher {
 
 impl Drop for Publisher {
     fn drop(&mut self) {
+        // Before the phase: who sees the end may ask for the reason.
+        self.stream.ending.store(self.end_reason as u8, Ordering::Release);
         self.stream.phase.store(Phase::Ended as u8, Ordering::Release);
         for (_, sink) in &mut self.packet_sinks {
             sink.ended();

@@ -163,6 +163,11 @@ impl Stream {
         self.phase.load(Ordering::Acquire) == Phase::Ended as u8
     }
 
+    /// Why the stream is over; `None` while it is not.
+    pub fn end_reason(&self) -> Option<EndReason> {
+        self.is_ended().then(|| self.ending()).flatten()
+    }
+
     /// The counters of `layer`, or `None` when there is no such layer.
     pub fn layer_snapshot(&self, layer: LayerId) -> Option<LayerSnapshot> {
         let stats = self.layer_stats(layer)?;

@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use hyper::body::Incoming;
+use axum::body::Body;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, rt};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -265,7 +266,7 @@ impl Server {
             service_fn(move |mut request: Request<Incoming>| {
                 let stream = activity.begin();
                 request.extensions_mut().insert(PeerAddr(peer));
-                let response = self.router.clone().oneshot(request);
+                let response = self.router.clone().oneshot(request.map(body));
                 async move { response.await.map(|response| stream.watch(response)) }
             })
         };
@@ -278,6 +279,7 @@ impl Server {
         let (mut quiet_periods, mut stopping) = (0, false);
         loop {
             tokio::select! {
+                biased;
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
                         tracing::trace!(%peer, %error, "connection ended");
@@ -311,8 +313,8 @@ impl Server {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.header_timeout)
+            // [`Server::drive`] bounds the time: a timer per request would be another.
+            .header_read_timeout(None)
             .max_buf_size(MAX_HEAD_BYTES);
         builder
             .http2()
@@ -324,6 +326,11 @@ impl Server {
             .keep_alive_timeout(PING);
         builder
     }
+}
+
+/// The body of a request; most have none, and cost nothing.
+fn body(incoming: Incoming) -> Body {
+    if incoming.is_end_stream() { Body::empty() } else { Body::new(incoming) }
 }
 
 /// Marks what is sent to `peer`. The kernel looks at the option of the family of the

@@ -6,15 +6,19 @@
 //! exist exactly as long as a source reports it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder,
 };
 
+use super::histogram::Observed;
 use super::names::{self, Family, Kind};
 
 /// Seconds; startup is aimed at under 1.5 s (WebRTC) and 2.5 s (LL-HLS).
@@ -24,10 +28,10 @@ const STARTUP_BUCKETS: &[f64] =
 /// Seconds; 120 ms is the bound that operators alert on.
 const RTT_BUCKETS: &[f64] = &[0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0, 2.0];
 
-/// How a viewer gets its media; the value of the `transport` label.
+/// The way between a session and the gateway; the value of the `transport` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
-    /// WHEP.
+    /// WHEP and WHIP.
     WebRtc,
     /// Low-latency HLS.
     LlHls,
@@ -50,22 +54,48 @@ impl Transport {
 /// may report its share.
 #[derive(Default)]
 pub struct Scrape {
-    families: BTreeMap<&'static str, (&'static Family, BTreeMap<Vec<String>, f64>)>,
+    families: BTreeMap<&'static str, (&'static Family, Series)>,
+}
+
+/// Values by their labels' values.
+type Series = BTreeMap<Vec<String>, Value>;
+
+enum Value {
+    Number(f64),
+    Observed(Observed),
 }
 
 impl Scrape {
     /// Adds `value` to the series of `family` with these label values, given in the
     /// order of [`Family::labels`]. A wrong number of labels drops the sample.
     pub fn add(&mut self, family: &'static Family, labels: &[&str], value: f64) {
-        debug_assert_eq!(family.labels.len(), labels.len(), "{}", family.name);
-        debug_assert_ne!(family.kind, Kind::Histogram, "{}: count it directly", family.name);
-        if family.labels.len() != labels.len() {
-            return;
+        debug_assert_ne!(family.kind, Kind::Histogram, "{}: use observed", family.name);
+        let Some(series) = self.series(family, labels) else { return };
+        match series.entry(owned(labels)).or_insert(Value::Number(0.0)) {
+            Value::Number(sum) => *sum += value,
+            Value::Observed(_) => {}
         }
-        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-        let (_, series) =
-            self.families.entry(family.name).or_insert_with(|| (family, BTreeMap::new()));
-        *series.entry(labels).or_insert(0.0) += value;
+    }
+
+    /// [`Self::add`] for what a histogram held.
+    pub fn observed(&mut self, family: &'static Family, labels: &[&str], value: Observed) {
+        debug_assert_eq!(family.kind, Kind::Histogram, "{}: use add", family.name);
+        let Some(series) = self.series(family, labels) else { return };
+        match series.entry(owned(labels)) {
+            Entry::Vacant(place) => _ = place.insert(Value::Observed(value)),
+            Entry::Occupied(mut place) => {
+                if let Value::Observed(sum) = place.get_mut() {
+                    sum.add(&value);
+                }
+            }
+        }
+    }
+
+    fn series(&mut self, family: &'static Family, labels: &[&str]) -> Option<&mut Series> {
+        debug_assert_eq!(family.labels.len(), labels.len(), "{}", family.name);
+        let fits = family.labels.len() == labels.len();
+        let entry = self.families.entry(family.name);
+        fits.then(|| &mut entry.or_insert_with(|| (family, Series::new())).1)
     }
 
     /// [`Self::add`] for counts.
@@ -128,13 +158,13 @@ impl Metrics {
     }
 
     /// A session's media path stands. `kind` is `publisher` or `viewer`.
-    pub fn session_started(&self, kind: &'static str) {
-        self.sessions_started.with_label_values(&[kind]).inc();
+    pub fn session_started(&self, kind: &'static str, transport: Transport) {
+        self.sessions_started.with_label_values(&[kind, transport.as_str()]).inc();
     }
 
-    /// A session is over. Both labels are the `as_str` of closed enums.
-    pub fn session_ended(&self, kind: &'static str, reason: &'static str) {
-        self.sessions_ended.with_label_values(&[kind, reason]).inc();
+    /// A session is over. The reason is from a closed set of the transport.
+    pub fn session_ended(&self, kind: &'static str, transport: Transport, reason: &'static str) {
+        self.sessions_ended.with_label_values(&[kind, transport.as_str(), reason]).inc();
     }
 
     /// A session was refused because something is full. The reason is from a closed set.
@@ -210,8 +240,12 @@ impl Collector for Asked {
     }
 }
 
-fn to_proto(family: &'static Family, series: BTreeMap<Vec<String>, f64>) -> MetricFamily {
-    let metric = |(values, value): (Vec<String>, f64)| {
+fn owned(labels: &[&str]) -> Vec<String> {
+    labels.iter().map(|label| (*label).to_owned()).collect()
+}
+
+fn to_proto(family: &'static Family, series: Series) -> MetricFamily {
+    let metric = |(values, value): (Vec<String>, Value)| {
         let pair = |(name, value): (&&str, String)| {
             let mut pair = LabelPair::default();
             pair.set_name((*name).to_owned());
@@ -219,14 +253,18 @@ fn to_proto(family: &'static Family, series: BTreeMap<Vec<String>, f64>) -> Metr
             pair
         };
         let mut metric = Metric::from_label(family.labels.iter().zip(values).map(pair).collect());
-        if family.kind == Kind::Counter {
-            let mut counter = Counter::default();
-            counter.set_value(value);
-            metric.set_counter(counter);
-        } else {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value);
-            metric.set_gauge(gauge);
+        match value {
+            Value::Observed(observed) => metric.set_histogram(histogram_proto(&observed)),
+            Value::Number(value) if family.kind == Kind::Counter => {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            }
+            Value::Number(value) => {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
         }
         metric
     };
@@ -235,9 +273,27 @@ fn to_proto(family: &'static Family, series: BTreeMap<Vec<String>, f64>) -> Metr
     proto.set_help(family.help.to_owned());
     proto.set_field_type(match family.kind {
         Kind::Counter => MetricType::COUNTER,
-        Kind::Gauge | Kind::Histogram => MetricType::GAUGE,
+        Kind::Gauge => MetricType::GAUGE,
+        Kind::Histogram => MetricType::HISTOGRAM,
     });
     proto.set_metric(series.into_iter().map(metric).collect());
+    proto
+}
+
+fn histogram_proto(observed: &Observed) -> Histogram {
+    let mut count = 0;
+    let bucket = |(bound, observations): &(f64, u64)| {
+        count += observations;
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(count);
+        bucket
+    };
+    let buckets = observed.buckets.iter().map(bucket).collect();
+    let mut proto = Histogram::default();
+    proto.set_bucket(buckets);
+    proto.set_sample_count(count + observed.above);
+    proto.set_sample_sum(observed.sum);
     proto
 }
 
@@ -309,8 +365,14 @@ mod tests {
     #[test]
     fn text_has_help_type_and_the_directly_counted() {
         let metrics = Metrics::new();
-        metrics.session_started("viewer");
-        metrics.session_ended("viewer", "closed");
+        metrics.session_started("viewer", Transport::WebRtc);
+        metrics.session_ended("viewer", Transport::LlHls, "idle");
+        metrics.add_source(|scrape| {
+            let histogram = super::super::Histogram::new(&[0.5, 1.0]);
+            [0.25, 0.75, 3.0].iter().for_each(|value| histogram.observe(*value));
+            scrape.observed(&names::HLS_POSITION, &["demo"], histogram.read());
+            scrape.observed(&names::HLS_POSITION, &["demo"], histogram.read());
+        });
         metrics.first_frame(Transport::WebRtc, Duration::from_millis(180));
         metrics.media_rtt(Transport::WebRtc, Duration::from_millis(42));
         metrics.http_request("public", "/whep/{table}", 201);
@@ -318,8 +380,14 @@ mod tests {
         let text = metrics.render();
         for line in [
             "# TYPE railbird_sessions_started_total counter",
-            "railbird_sessions_started_total{kind=\"viewer\"} 1",
-            "railbird_sessions_ended_total{kind=\"viewer\",reason=\"closed\"} 1",
+            "railbird_sessions_started_total{kind=\"viewer\",transport=\"webrtc\"} 1",
+            "railbird_sessions_ended_total{kind=\"viewer\",reason=\"idle\",transport=\"llhls\"} 1",
+            "# TYPE railbird_hls_position_seconds histogram",
+            "railbird_hls_position_seconds_bucket{table=\"demo\",le=\"0.5\"} 2",
+            "railbird_hls_position_seconds_bucket{table=\"demo\",le=\"1\"} 4",
+            "railbird_hls_position_seconds_bucket{table=\"demo\",le=\"+Inf\"} 6",
+            "railbird_hls_position_seconds_sum{table=\"demo\"} 8",
+            "railbird_hls_position_seconds_count{table=\"demo\"} 6",
             "railbird_time_to_first_frame_seconds_bucket{transport=\"webrtc\",le=\"0.2\"} 1",
             "railbird_media_rtt_seconds_count{transport=\"webrtc\"} 1",
             "railbird_http_requests_total{listener=\"public\",route=\"/whep/{table}\",status=\"2xx\"} 1",

@@ -56,8 +56,8 @@ families! {
     READY Gauge "railbird_ready" [] "1 while the gateway takes new viewers.";
     TABLES Gauge "railbird_tables" [] "Tables that are live.";
     VIEWERS Gauge "railbird_viewers" ["table", "transport"] "Viewers now.";
-    SESSIONS_STARTED Counter "railbird_sessions_started_total" ["kind"] "Sessions whose media path was established.";
-    SESSIONS_ENDED Counter "railbird_sessions_ended_total" ["kind", "reason"] "Sessions that are over, by why.";
+    SESSIONS_STARTED Counter "railbird_sessions_started_total" ["kind", "transport"] "Sessions whose media path was established; of LL-HLS, those that asked for a media playlist.";
+    SESSIONS_ENDED Counter "railbird_sessions_ended_total" ["kind", "transport", "reason"] "Sessions that are over, by why.";
     SESSIONS_REFUSED Counter "railbird_sessions_refused_total" ["kind", "reason"] "Sessions refused because something is full, by what.";
     TIME_TO_FIRST_FRAME Histogram "railbird_time_to_first_frame_seconds" ["transport"] "From a viewer's first request to the first frame sent to it.";
 
@@ -71,7 +71,7 @@ families! {
     INGEST_RECOVERED Counter "railbird_ingest_recovered_packets_total" ["table", "layer"] "Packets of the publisher that came after they had been asked for again.";
 
     EGRESS_PACKETS Counter "railbird_egress_packets_total" ["table", "transport"] "RTP packets sent to viewers, without resends.";
-    EGRESS_BYTES Counter "railbird_egress_bytes_total" ["table", "transport"] "RTP payload bytes sent to viewers, without resends.";
+    EGRESS_BYTES Counter "railbird_egress_bytes_total" ["table", "transport"] "Media sent to viewers: RTP payload without resends, files of LL-HLS.";
     EGRESS_HEADROOM Gauge "railbird_egress_headroom_ratio" [] "What is left for WebRTC viewers of workers, bandwidth and places, the least of them; 0 refuses them.";
     EGRESS_LIMIT Gauge "railbird_egress_limit_bps" [] "Bits per second that may be sent; 0 when there is no limit.";
     SEND_DROPPED Counter "railbird_send_dropped_total" ["reason"] "Datagrams that could not be sent.";
@@ -80,6 +80,8 @@ families! {
     VIEWER_NACKS Counter "railbird_viewer_nacks_total" ["table"] "Packets that viewers asked for again.";
     RESENDS Counter "railbird_resends_total" ["table", "result"] "Packets that viewers asked for again, by what came of it.";
     LAYER_SWITCHES Counter "railbird_layer_switches_total" ["table", "reason"] "Changes of the layer that a viewer is sent, pauses and resumptions of its video among them.";
+    VIEWER_STALLS Counter "railbird_viewer_stalls_total" ["table", "transport"] "Times that a viewer's playback ran dry; of LL-HLS, told from what it fetched and when.";
+    VIEWER_STALLED Counter "railbird_viewer_stalled_seconds_total" ["table", "transport"] "Time for which viewers' playback stood still then.";
     KEYFRAME_REQUESTS Counter "railbird_keyframe_requests_total" ["table", "direction"] "Keyframe requests: asked by viewers, answered with the GOP at their start (replayed), ignored because a viewer asks all the time (refused), forwarded to publishers.";
     MEDIA_RTT Histogram "railbird_media_rtt_seconds" ["transport"] "Round-trip times from viewers' receiver reports.";
 
@@ -101,6 +103,9 @@ families! {
     HLS_REQUESTS Counter "railbird_hls_requests_total" ["resource"] "LL-HLS requests, by what was asked for.";
     HLS_HELD Gauge "railbird_hls_held_requests" [] "Requests that wait for a part or playlist to come.";
     HLS_HOLD_FAILED Counter "railbird_hls_hold_failures_total" ["reason"] "Requests that were not held to their end: held too long, or too many held.";
+    HLS_UNACCOUNTED Counter "railbird_hls_unaccounted_requests_total" ["reason"] "Requests below a multivariant playlist that were served without belonging to a session.";
+    HLS_POSITION Histogram "railbird_hls_position_seconds" ["table"] "How far behind the newest media of its rendition fetched media was.";
+    HLS_DELIVERY Histogram "railbird_hls_delivery_ratio" ["table"] "Time that viewers' connections took to take media, in lengths of that media; from 1 on a viewer falls behind. What fits the kernel's buffer is taken at once.";
     HLS_BYTES Counter "railbird_hls_bytes_total" [] "Bytes of LL-HLS answers' bodies.";
     HLS_KEYFRAMES Counter "railbird_hls_keyframe_requests_total" [] "Keyframes asked for by the packagers, before throttling.";
     HLS_PARTS Counter "railbird_hls_parts_total" [] "Parts made.";

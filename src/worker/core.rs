@@ -22,6 +22,7 @@ use super::stats::WorkerStats;
 use super::streams::Streams;
 use crate::egress::fanout::PassContext;
 use crate::net::udp::DatagramSink;
+use crate::qos::Transport;
 use crate::route::Route;
 use crate::webrtc::classify::{Class, classify};
 use crate::webrtc::ice_lite::{BindingRequest, IceCredentials, StunReject};
@@ -415,7 +416,8 @@ impl<S: DatagramSink> Core<S> {
             seconds = now.saturating_duration_since(peer.created).as_secs(),
             "session ended"
         );
-        self.shared.metrics.session_ended(peer.role.kind().as_str(), reason);
+        let kind = peer.role.kind().as_str();
+        self.shared.metrics.session_ended(kind, Transport::WebRtc, reason);
         peer.leave(reason, &mut self.streams);
     }
 

@@ -158,7 +158,7 @@ impl Peer {
         self.greeted = true;
         let kind = self.role.kind();
         let profile = self.transport.profile().map_or("none", |profile| profile.as_str());
-        shared.metrics.session_started(kind.as_str());
+        shared.metrics.session_started(kind.as_str(), AudienceTransport::WebRtc);
         shared.metrics.srtp_session(profile);
         tracing::info!(
             table = %self.table,

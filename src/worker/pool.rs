@@ -18,7 +18,7 @@ use super::stats::{WorkerStats, WorkerTotals};
 use crate::hub::TableName;
 use crate::ingest::whip::ReceiverSettings;
 use crate::net::udp::{UdpSettings, open_sockets};
-use crate::qos::Metrics;
+use crate::qos::{Metrics, Transport};
 use crate::rtp::extensions::PlayoutDelay;
 use crate::time::Clock;
 use crate::webrtc::dtls::DtlsIdentity;
@@ -352,7 +352,7 @@ impl MediaPool {
         let kind = session.role.kind().as_str();
         let id = session.id;
         tracing::info!(table = %session.table, sessionId = %id, kind, reason, "session ended");
-        self.shared.metrics.session_ended(kind, reason);
+        self.shared.metrics.session_ended(kind, Transport::WebRtc, reason);
         session.end(reason);
     }
 

@@ -55,6 +55,31 @@ test('the demo table plays over WHEP at once, without a freeze, in under a secon
 test('the demo table plays over LL-HLS without a stall, under four seconds late', (t) =>
   watch(t, 'llhls', { firstFrameMs: 3_000, latencyMs: 4_000 }));
 
+/** The sum of the series of the demo table over LL-HLS. */
+async function counted(name) {
+  const text = await (await fetch(`${gateway.admin}/metrics`)).text();
+  const series = text.split('\n').filter((line) => line.startsWith(`${name}{table="demo",transport="llhls"}`));
+  return series.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+}
+
+test('the gateway counts hls.js as a viewer that does not stall, until the page is closed', async (t) => {
+  const page = await openPage(browser);
+  t.after(() => page.context().close());
+  await page.goto(`${gateway.url}/play/demo?transport=llhls`);
+  await playerIn(page, 'playing');
+  await playFrames(page, FRAMES, 30_000);
+  assert.ok((await counted('railbird_viewers')) >= 1);
+  assert.ok((await counted('railbird_egress_bytes_total')) > 1_000_000);
+  await page.close();
+  // Three target durations, a part, and the sweep of each second.
+  const deadline = Date.now() + 15_000;
+  while ((await counted('railbird_viewers')) > 0) {
+    assert.ok(Date.now() < deadline, 'a viewer stays');
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+  assert.equal(await counted('railbird_viewer_stalls_total'), 0);
+});
+
 test('the viewer changes the transport while watching', async (t) => {
   const page = await openPage(browser);
   t.after(() => page.context().close());

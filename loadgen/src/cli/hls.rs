@@ -51,6 +51,10 @@ pub struct Args {
     /// Fetch parts when they are listed, not by their hints.
     #[arg(long)]
     no_hints: bool,
+    /// How far away the clients are: each pauses so long before each request, as the way
+    /// to the server and back would take (such as 20ms).
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    rtt: Duration,
     /// How long a request that is refused for now (404, 503, Retry-After) is repeated.
     #[arg(long, default_value = "15s", value_parser = duration)]
     patience: Duration,
@@ -120,6 +124,7 @@ impl Args {
                 audio: !self.no_audio,
                 media: !self.playlists_only,
                 hints: !self.no_hints,
+                rtt: self.rtt,
                 patience: self.patience,
             },
             insecure: self.insecure,

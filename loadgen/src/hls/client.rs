@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::Url;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::http::{Answer, Connection, Failure, Network, Want};
@@ -43,6 +44,8 @@ pub struct Options {
     pub media: bool,
     /// Ask for hinted parts.
     pub hints: bool,
+    /// How far away a client is: it pauses so long before each request.
+    pub rtt: Duration,
     /// How long a request that is refused for now is repeated.
     pub patience: Duration,
 }
@@ -82,14 +85,14 @@ impl Client {
     /// The [`Failure`] over which it gave up.
     pub async fn watch(&self, url: &Url) -> Result<(), Failure> {
         let mut connection = Connection::new(Arc::clone(&self.network));
-        let answer = self.get(&mut connection, url, Want::Playlist, REQUEST_LIMIT).await?;
+        let answer = self.get(&mut connection, url, None, Want::Playlist, REQUEST_LIMIT).await?;
         let (video, audio) = self.renditions(url, &answer)?;
         let (start, _) = watch::channel(None);
         let tracks = if audio.is_some() { 2 } else { 1 };
-        let first = self.rendition(0, tracks, video, connection, &start);
+        let first = self.rendition(0, tracks, (url, video), connection, &start);
         let Some(audio) = audio else { return first.await };
         let connection = Connection::new(Arc::clone(&self.network));
-        let second = self.rendition(1, tracks, audio, connection, &start);
+        let second = self.rendition(1, tracks, (url, audio), connection, &start);
         tokio::try_join!(first, second).map(|_| ())
     }
 
@@ -125,12 +128,14 @@ impl Client {
         &self,
         track: usize,
         tracks: usize,
-        url: Url,
+        (listed_in, url): (&Url, Url),
         connection: Connection,
         start: &watch::Sender<Option<Start>>,
     ) -> Result<(), Failure> {
         let (latest, playlists) = watch::channel(None);
-        let reload = self.reload(track, &url, connection, latest);
+        // Its own address may be one viewer's alone; all find it in the same place.
+        let shared = self.tally.rendition(listed_in, track);
+        let reload = self.reload(track, &url, connection, (shared, latest));
         if !self.options.media {
             return reload.await;
         }
@@ -151,9 +156,8 @@ impl Client {
         track: usize,
         url: &Url,
         mut connection: Connection,
-        latest: watch::Sender<Option<Arc<MediaPlaylist>>>,
+        (rendition, latest): (Arc<Mutex<Rendition>>, watch::Sender<Option<Arc<MediaPlaylist>>>),
     ) -> Result<(), Failure> {
-        let rendition = self.tally.rendition(url.as_str());
         let mut ledger = Ledger::default();
         let mut last: Option<Arc<MediaPlaylist>> = None;
         let (mut started, mut unreadable) = (false, 0);
@@ -220,17 +224,10 @@ impl Client {
         ask: Option<Ask>,
         last: Option<&MediaPlaylist>,
     ) -> Result<Answer, Failure> {
-        let mut address = url.clone();
-        if let Some(ask) = ask {
-            let query = match url.query() {
-                Some(query) => format!("{query}&{}", ask.query()),
-                None => ask.query(),
-            };
-            address.set_query(Some(&query));
-        }
         let hold = last.map_or(Duration::ZERO, |last| last.target.min(RETRY * 60));
         let limit = hold * HOLD_DURATIONS + REQUEST_LIMIT;
-        self.get(connection, &address, Want::Playlist, limit).await
+        let query = ask.map(|ask| ask.query());
+        self.get(connection, url, query.as_deref(), Want::Playlist, limit).await
     }
 
     /// Counts an answer, and measures it when it was waited for.
@@ -266,14 +263,22 @@ impl Client {
         &self,
         connection: &mut Connection,
         url: &Url,
+        query: Option<&str>,
         want: Want,
         limit: Duration,
     ) -> Result<Answer, Failure> {
         let begun = Instant::now();
         let mut reused = connection.opened > 0;
         loop {
+            if self.options.rtt.is_zero() {
+                // Those who have an answer waiting read it first: they are not to be kept
+                // from it by what this one asks next.
+                yield_now().await;
+            } else {
+                sleep(self.options.rtt).await;
+            }
             let opened = connection.opened;
-            let result = connection.get(url, want, limit).await;
+            let result = connection.get(url, query, want, limit).await;
             let count = &self.tally.count;
             count.connections.fetch_add(connection.opened - opened, Relaxed);
             reused = reused && connection.opened == opened;
@@ -468,7 +473,7 @@ impl Viewer<'_> {
 
     async fn fetch(&mut self, resource: &Resource) -> Result<(), Failure> {
         let (url, want) = (join(self.url, &resource.uri)?, Want::Media(resource.range));
-        self.client.get(&mut self.connection, &url, want, REQUEST_LIMIT).await.map(|_| ())
+        self.client.get(&mut self.connection, &url, None, want, REQUEST_LIMIT).await.map(|_| ())
     }
 
     /// Whether to ask for a hinted part now: not for one that is here or was refused,
@@ -490,7 +495,7 @@ impl Viewer<'_> {
         let Ok(url) = join(self.url, &hint.uri) else { return playlists.changed().await.is_ok() };
         let client = self.client;
         let limit = REQUEST_LIMIT * 2;
-        let part = client.get(&mut self.connection, &url, Want::Media(hint.range), limit);
+        let part = client.get(&mut self.connection, &url, None, Want::Media(hint.range), limit);
         let replaced = async {
             while playlists.changed().await.is_ok() {
                 let playlist = playlists.borrow().clone();

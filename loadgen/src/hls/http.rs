@@ -1,34 +1,40 @@
 //! One HTTP/1.1 connection of a client, kept alive, opened again when the server closes
-//! it. hyper's bare client: no pool and no shared lock, so that thousands of clients
-//! cost some kilobytes each and never wait for one another.
+//! it. No pool, no shared lock, no task of its own and no buffer that outlives an answer:
+//! thousands of clients never wait for one another, and cost little enough beside the
+//! server that the figures are the server's.
 #![allow(clippy::disallowed_methods, reason = "the I/O shell: requests wait on the clock")]
 
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io::Read as _;
+use std::fmt::Write as _;
+use std::future::poll_fn;
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HOST, RANGE, RETRY_AFTER};
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use reqwest::Url;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::playlist::MAX_TEXT;
+use super::wire::{Received, Receiver};
 
 /// How long a connection may take to open.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// What a connection buffers; hyper needs this much to read heads.
-const BUFFER: usize = 16 * 1024;
+/// Bytes read at once.
+const READ: usize = 64 * 1024;
+
+thread_local! {
+    /// What was read and is taken apart before anything else is read: one for all.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+}
 
 /// Why there is no usable answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,12 +91,10 @@ impl Network {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn open(&self, url: &Url) -> Result<SendRequest<Empty<Bytes>>, Failure> {
-        let bad = || Failure::Url(url.to_string());
-        let host = url.host_str().ok_or_else(bad)?;
-        let port = url.port_or_known_default().ok_or_else(bad)?;
+    async fn open(&self, origin: &Origin) -> Result<Box<dyn Stream>, Failure> {
+        let Origin { secure, host, port } = origin;
         let mut last = Failure::Connect("the name has no address".to_owned());
-        for address in self.resolve(host, port).await? {
+        for address in self.resolve(host, *port).await? {
             let stream = match TcpStream::connect(address).await {
                 Ok(stream) => stream,
                 Err(error) => {
@@ -100,28 +104,45 @@ impl Network {
             };
             // Requests are single writes: nothing to gather.
             let _ = stream.set_nodelay(true);
-            if url.scheme() != "https" {
-                return handshake(stream).await;
+            if !secure {
+                return Ok(Box::new(stream));
             }
             let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
-            let stream = self.tls.connect(name.map_err(|_| bad())?, stream).await;
+            let name = name.map_err(|_| Failure::Url(host.clone()))?;
+            let stream = self.tls.connect(name, stream).await;
             let stream = stream.map_err(|error| Failure::Tls(error.to_string()))?;
-            return handshake(stream).await;
+            return Ok(Box::new(stream));
         }
         Err(last)
     }
 }
 
-async fn handshake<S>(stream: S) -> Result<SendRequest<Empty<Bytes>>, Failure>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let mut builder = http1::Builder::new();
-    let opened = builder.max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await;
-    let (sender, connection) = opened.map_err(|error| Failure::Connect(error.to_string()))?;
-    // It ends with the sender, and says what went wrong to whoever waits for an answer.
-    tokio::spawn(connection);
-    Ok(sender)
+/// A TCP connection, or TLS over one.
+trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
+
+/// Where a connection leads.
+#[derive(Debug, PartialEq, Eq)]
+struct Origin {
+    secure: bool,
+    host: String,
+    port: u16,
+}
+
+impl Origin {
+    fn of(url: &Url) -> Result<Self, Failure> {
+        let bad = || Failure::Url(url.to_string());
+        let host = url.host_str().ok_or_else(bad)?.to_owned();
+        let port = url.port_or_known_default().ok_or_else(bad)?;
+        Ok(Self { secure: url.scheme() == "https", host, port })
+    }
+
+    fn is_of(&self, url: &Url) -> bool {
+        self.secure == (url.scheme() == "https")
+            && url.host_str() == Some(&self.host)
+            && url.port_or_known_default() == Some(self.port)
+    }
 }
 
 /// A successful answer.
@@ -169,10 +190,28 @@ pub enum Want {
     Media(Option<(u64, u64)>),
 }
 
+impl Want {
+    /// What an answer is worth.
+    fn judge(self, received: Received) -> Result<(u64, Bytes, bool), Failure> {
+        let Received { status, bytes, body, gzip, retry_after, .. } = received;
+        let expected = if matches!(self, Self::Media(Some(_))) { 206 } else { 200 };
+        match self {
+            _ if status != expected => Err(Failure::Status(status, retry_after)),
+            Self::Media(Some((_, length))) if length != bytes => {
+                Err(Failure::Body("the byte range has another length"))
+            }
+            Self::Media(_) if bytes == 0 => Err(Failure::Body("the media is empty")),
+            _ => Ok((bytes, body.into(), gzip)),
+        }
+    }
+}
+
 /// One connection, to one server at a time.
 pub struct Connection {
     network: Arc<Network>,
-    open: Option<(String, SendRequest<Empty<Bytes>>)>,
+    open: Option<(Origin, Box<dyn Stream>)>,
+    /// The request, in a buffer that is used again.
+    request: String,
     /// Times that it was opened.
     pub opened: u64,
 }
@@ -180,37 +219,35 @@ pub struct Connection {
 impl Connection {
     /// Not open yet.
     pub const fn new(network: Arc<Network>) -> Self {
-        Self { network, open: None, opened: 0 }
+        Self { network, open: None, request: String::new(), opened: 0 }
     }
 
-    /// Asks, and takes the answer.
+    /// Asks, with more query parameters than `url` has, if any, and takes the answer.
     ///
     /// # Errors
     /// Any [`Failure`]; the connection is opened anew by the next request, if need be.
-    pub async fn get(&mut self, url: &Url, want: Want, limit: Duration) -> Result<Answer, Failure> {
+    pub async fn get(
+        &mut self,
+        url: &Url,
+        query: Option<&str>,
+        want: Want,
+        limit: Duration,
+    ) -> Result<Answer, Failure> {
         self.connect(url).await?;
-        let request = self.request(url, want)?;
-        let Some((_, sender)) = &mut self.open else {
+        self.write_request(url, query, want);
+        // What is not read to its end leaves the connection in the middle of something.
+        let Some((origin, mut stream)) = self.open.take() else {
             return Err(Failure::Connect("it is not open".to_owned()));
         };
         let asked = Instant::now();
-        let exchange = async {
-            let response = sender.send_request(request).await.map_err(broken)?;
-            receive(response, want).await
-        };
-        let result = timeout(limit, exchange).await.unwrap_or(Err(Failure::Late));
-        let (bytes, body, gzip) = match result {
-            Ok(received) => received,
-            Err(failure) => {
-                // The body of a refusal is read to its end; all else leaves the
-                // connection in the middle of something.
-                if !matches!(failure, Failure::Status(..)) {
-                    self.open = None;
-                }
-                return Err(failure);
-            }
-        };
-        Ok(Answer { asked, answered: Instant::now(), body, gzip, bytes })
+        let exchange = exchange(&mut *stream, self.request.as_bytes(), want);
+        let received = timeout(limit, exchange).await.unwrap_or(Err(Failure::Late))?;
+        let answered = Instant::now();
+        if !received.close {
+            self.open = Some((origin, stream));
+        }
+        let (bytes, body, gzip) = want.judge(received)?;
+        Ok(Answer { asked, answered, body, gzip, bytes })
     }
 
     /// Gives up what is under way.
@@ -220,81 +257,80 @@ impl Connection {
 
     /// Opens the connection, when it is closed or leads elsewhere.
     async fn connect(&mut self, url: &Url) -> Result<(), Failure> {
-        let origin = url.origin().ascii_serialization();
-        if let Some((to, sender)) = &mut self.open
-            && *to == origin
-            && sender.ready().await.is_ok()
-        {
+        if self.open.as_ref().is_some_and(|(origin, _)| origin.is_of(url)) {
             return Ok(());
         }
         self.open = None;
-        let opened = timeout(CONNECT_LIMIT, self.network.open(url)).await;
-        let sender = opened.unwrap_or(Err(Failure::Connect("timed out".to_owned())))?;
-        self.open = Some((origin, sender));
+        let origin = Origin::of(url)?;
+        let opened = timeout(CONNECT_LIMIT, self.network.open(&origin)).await;
+        let stream = opened.unwrap_or(Err(Failure::Connect("timed out".to_owned())))?;
+        self.open = Some((origin, stream));
         self.opened += 1;
         Ok(())
     }
 
-    fn request(&self, url: &Url, want: Want) -> Result<Request<Empty<Bytes>>, Failure> {
-        let target = url.query().map_or(url.path().to_owned(), |q| format!("{}?{q}", url.path()));
-        let host = url.host_str().unwrap_or_default();
-        let host = url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"));
-        let mut request = Request::get(target).header(HOST, host);
+    /// A parsed URL holds nothing that could end a line.
+    fn write_request(&mut self, url: &Url, query: Option<&str>, want: Want) {
+        let text = &mut self.request;
+        text.clear();
+        text.push_str("GET ");
+        text.push_str(url.path());
+        for (index, query) in [url.query(), query].into_iter().flatten().enumerate() {
+            text.push(if index == 0 { '?' } else { '&' });
+            text.push_str(query);
+        }
+        text.push_str(" HTTP/1.1\r\nHost: ");
+        text.push_str(url.host_str().unwrap_or_default());
+        // Writing to a string cannot fail.
+        if let Some(port) = url.port() {
+            let _ = write!(text, ":{port}");
+        }
         if let Some(authorization) = &self.network.authorization {
-            request = request.header(AUTHORIZATION, authorization);
+            let _ = write!(text, "\r\nAuthorization: {authorization}");
         }
         match want {
-            Want::Playlist => request = request.header(ACCEPT_ENCODING, "gzip"),
+            Want::Playlist => text.push_str("\r\nAccept-Encoding: gzip"),
             Want::Media(Some((first, length))) => {
                 let last = first.saturating_add(length).saturating_sub(1);
-                request = request.header(RANGE, format!("bytes={first}-{last}"));
+                let _ = write!(text, "\r\nRange: bytes={first}-{last}");
             }
             Want::Media(None) => {}
         }
-        request.body(Empty::new()).map_err(|_| Failure::Url(url.to_string()))
+        text.push_str("\r\n\r\n");
     }
 }
 
-fn broken(error: hyper::Error) -> Failure {
+fn broken(error: io::Error) -> Failure {
     Failure::Broken(error.to_string())
 }
 
-/// Reads an answer: number of bytes, the bytes of a playlist, and whether it is gzipped.
-async fn receive(response: Response<Incoming>, want: Want) -> Result<(u64, Bytes, bool), Failure> {
-    let status = response.status();
-    let retry = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let retry = retry.and_then(|value| value.parse().ok()).map(Duration::from_secs);
-    let gzip = response.headers().get(CONTENT_ENCODING).is_some_and(|value| value == "gzip");
-    let expected = match want {
-        Want::Media(Some(_)) => StatusCode::PARTIAL_CONTENT,
-        _ => StatusCode::OK,
-    };
-    if status != expected || matches!(want, Want::Media(_)) {
-        let bytes = count(response.into_body()).await?;
-        if status != expected {
-            return Err(Failure::Status(status.as_u16(), retry));
-        }
-        return match want {
-            Want::Media(Some((_, length))) if length != bytes => {
-                Err(Failure::Body("the byte range has another length"))
-            }
-            _ if bytes == 0 => Err(Failure::Body("the media is empty")),
-            _ => Ok((bytes, Bytes::new(), false)),
-        };
-    }
-    let body = Limited::new(response.into_body(), MAX_TEXT).collect().await;
-    let body = body.map_err(|error| match error.is::<LengthLimitError>() {
-        true => Failure::Body("the playlist is too long"),
-        false => Failure::Broken(error.to_string()),
-    })?;
-    let body = body.to_bytes();
-    Ok((body.len() as u64, body, gzip))
+/// Writes a request and reads its answer.
+async fn exchange(
+    stream: &mut dyn Stream,
+    request: &[u8],
+    want: Want,
+) -> Result<Received, Failure> {
+    stream.write_all(request).await.map_err(broken)?;
+    stream.flush().await.map_err(broken)?;
+    let keep = if matches!(want, Want::Playlist) { MAX_TEXT } else { 0 };
+    let mut receiver = Receiver::new(keep);
+    while !poll_fn(|context| poll_receive(stream, &mut receiver, context)).await? {}
+    Ok(receiver.finish())
 }
 
-async fn count(mut body: Incoming) -> Result<u64, Failure> {
-    let mut bytes = 0;
-    while let Some(frame) = body.frame().await {
-        bytes += frame.map_err(broken)?.data_ref().map_or(0, |data| data.len() as u64);
-    }
-    Ok(bytes)
+/// Reads once; true when the answer is complete.
+fn poll_receive(
+    stream: &mut dyn Stream,
+    receiver: &mut Receiver,
+    context: &mut Context<'_>,
+) -> Poll<Result<bool, Failure>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let mut read = ReadBuf::new(scratch);
+        ready!(Pin::new(stream).poll_read(context, &mut read)).map_err(broken)?;
+        Poll::Ready(match read.filled() {
+            [] if receiver.close() => Ok(true),
+            [] => Err(Failure::Broken("it ended before the answer did".to_owned())),
+            bytes => receiver.push(bytes).map_err(Failure::Body),
+        })
+    })
 }

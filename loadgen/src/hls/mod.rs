@@ -3,7 +3,7 @@
 //! [`playlist`] and [`multivariant`] read hostile text, [`timeline`] checks how playlists
 //! continue each other and says what to fetch next, [`playhead`] plays on the clock; all
 //! of them are pure. [`client`] is the I/O around them, one task per client, on
-//! [`http`] connections of its own; [`tally`] counts and [`report`] sums up.
+//! [`http`] connections of its own ([`wire`] reads their answers); [`tally`] counts and [`report`] sums up.
 //! Source: draft-pantos-hls-rfc8216bis.
 #![allow(clippy::disallowed_methods, reason = "the I/O shell: a run lasts its time")]
 
@@ -18,6 +18,7 @@ pub mod report;
 pub mod tally;
 pub mod timeline;
 mod tls;
+mod wire;
 
 use std::io;
 use std::pin::Pin;

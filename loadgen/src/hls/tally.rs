@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use reqwest::Url;
 
 use super::http::{Answer, Failure};
 use super::playlist::{MediaPlaylist, Place};
@@ -98,7 +99,8 @@ struct Inner {
     errors: BTreeMap<String, u64>,
     failures: BTreeMap<String, u64>,
     first_failure: Option<Failure>,
-    renditions: HashMap<String, Arc<Mutex<Rendition>>>,
+    /// By the address of the multivariant playlist and the track.
+    renditions: HashMap<(String, usize), Arc<Mutex<Rendition>>>,
 }
 
 /// What a run has counted.
@@ -167,9 +169,11 @@ impl Tally {
         self.inner().first_failure.clone()
     }
 
-    /// What is shared of the rendition with this playlist.
-    pub(super) fn rendition(&self, url: &str) -> Arc<Mutex<Rendition>> {
-        Arc::clone(self.inner().renditions.entry(url.to_owned()).or_default())
+    /// What is shared of the rendition of a track that clients choose from the playlist at
+    /// this address: all choose alike.
+    pub(super) fn rendition(&self, listed_in: &Url, track: usize) -> Arc<Mutex<Rendition>> {
+        let place = (listed_in.to_string(), track);
+        Arc::clone(self.inner().renditions.entry(place).or_default())
     }
 
     /// The account so far.

@@ -13,7 +13,16 @@ pub struct Directives {
     /// `_HLS_part`: the part of it to wait for.
     pub part: Option<u64>,
     /// `_HLS_skip`: a delta update will do.
-    pub skip: bool,
+    pub skip: Option<Skip>,
+}
+
+/// What a delta update may leave out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skip {
+    /// `YES`: old segments.
+    Segments,
+    /// `v2`: old date ranges, too.
+    DateRanges,
 }
 
 /// The directives do not make sense; the text is for the client.
@@ -45,8 +54,13 @@ impl Directives {
             match name {
                 "_HLS_msn" => directives.msn = Some(integer(value)?),
                 "_HLS_part" => directives.part = Some(integer(value)?),
-                "_HLS_skip" if matches!(value, "YES" | "v2") => directives.skip = true,
-                "_HLS_skip" => return Err(BadDirectives::UnknownSkip),
+                "_HLS_skip" => {
+                    directives.skip = Some(match value {
+                        "YES" => Skip::Segments,
+                        "v2" => Skip::DateRanges,
+                        _ => return Err(BadDirectives::UnknownSkip),
+                    });
+                }
                 _ => {}
             }
         }
@@ -68,6 +82,8 @@ fn integer(value: &str) -> Result<u64, BadDirectives> {
 /// How far a rendition is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
+    /// The first segment that has, or will have, media.
+    pub first_msn: u64,
     /// The first segment that is not complete: in progress, or the next to begin.
     pub open_msn: u64,
     /// Parts of it so far.
@@ -79,15 +95,10 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// There is a part.
-    pub const fn has_media(&self) -> bool {
-        self.open_msn > 0 || self.open_parts > 0
-    }
-
     /// There is a complete segment. Before it, hls.js takes a playlist for empty
     /// and gives up after two more tries.
     pub const fn has_segment(&self) -> bool {
-        self.open_msn > 0
+        self.open_msn > self.first_msn
     }
 }
 
@@ -150,7 +161,8 @@ mod tests {
 
     const HALF: Duration = Duration::from_millis(500);
     /// Segment 10 is complete with 4 parts, 11 has 2 parts.
-    const AT: Progress = Progress { open_msn: 11, open_parts: 2, last_parts: 4, ended: false };
+    const AT: Progress =
+        Progress { first_msn: 0, open_msn: 11, open_parts: 2, last_parts: 4, ended: false };
 
     fn ask(query: &str, at: Progress) -> Decision {
         decide(Directives::parse(query).unwrap(), at, HALF)
@@ -222,5 +234,16 @@ mod tests {
         assert_eq!(ask("", Progress { open_msn: 1, ..fresh }), Decision::Answer);
         assert_eq!(ask("_HLS_msn=0&_HLS_part=0", fresh), Decision::Wait);
         assert_eq!(ask("_HLS_msn=2", fresh), Decision::Refuse);
+        let later = Progress { first_msn: 70, open_msn: 70, ..fresh };
+        assert_eq!(ask("", later), Decision::Wait, "numbers need not begin at 0");
+        assert_eq!(ask("", Progress { open_msn: 71, ..later }), Decision::Answer);
+    }
+
+    #[test]
+    fn h9_both_kinds_of_delta_updates_are_told_apart() {
+        let skip = |query| Directives::parse(query).unwrap().skip;
+        assert_eq!(skip("_HLS_skip=YES"), Some(Skip::Segments));
+        assert_eq!(skip("_HLS_skip=v2"), Some(Skip::DateRanges));
+        assert_eq!(skip("_HLS_msn=1"), None);
     }
 }

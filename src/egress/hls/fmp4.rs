@@ -172,16 +172,24 @@ fn sample_table(config: &TrackConfig) -> StblBox {
     }
 }
 
-/// One `moof` + `mdat` whose first sample is decoded at `decode_time` ticks.
+/// One `moof` + `mdat` whose first sample is decoded at `decode_time` ticks. Without
+/// samples it says that there are none for `ticks` (`duration-is-empty`, §8.8.7.1).
 ///
 /// # Errors
 /// [`Fmp4Error`] when the fragment would not fit 32-bit sizes.
-pub fn fragment(sequence: u32, decode_time: u64, samples: &[Sample]) -> Result<Bytes, Fmp4Error> {
+pub fn fragment(
+    sequence: u32,
+    decode_time: u64,
+    ticks: u64,
+    samples: &[Sample],
+) -> Result<Bytes, Fmp4Error> {
+    let empty = samples.is_empty().then(|| u32::try_from(ticks).unwrap_or(u32::MAX));
+    let boxes = |offset| movie_fragment(sequence, decode_time, empty, samples, offset);
     // The offset is a field of fixed size, so a first pass with 0 gives the length of the box.
-    let header = movie_fragment(sequence, decode_time, samples, 0)?.encode_to_vec()?.len();
+    let header = boxes(0)?.encode_to_vec()?.len();
     let too_large = |_| Fmp4Error("fragment of more than 2 GiB".to_owned());
     let offset = i32::try_from(header + MDAT_HEADER).map_err(too_large)?;
-    let moof = movie_fragment(sequence, decode_time, samples, offset)?.encode_to_vec()?;
+    let moof = boxes(offset)?.encode_to_vec()?;
     let payload: usize = samples.iter().map(|sample| sample.data.len()).sum();
     let mdat = u32::try_from(MDAT_HEADER + payload).map_err(too_large)?;
     let mut bytes = BytesMut::with_capacity(moof.len() + MDAT_HEADER + payload);
@@ -197,6 +205,7 @@ pub fn fragment(sequence: u32, decode_time: u64, samples: &[Sample]) -> Result<B
 fn movie_fragment(
     sequence: u32,
     decode_time: u64,
+    empty: Option<u32>,
     samples: &[Sample],
     data_offset: i32,
 ) -> Result<MoofBox, Fmp4Error> {
@@ -211,6 +220,11 @@ fn movie_fragment(
             composition_time_offset: reordered.then_some(i64::from(sample.composition_offset)),
         })
     };
+    let run = TrunBox {
+        data_offset: Some(data_offset),
+        first_sample_flags: None,
+        samples: samples.iter().map(entry).collect::<Result<_, Fmp4Error>>()?,
+    };
     Ok(MoofBox {
         mfhd_box: MfhdBox { sequence_number: sequence },
         traf_boxes: vec![TrafBox {
@@ -218,18 +232,14 @@ fn movie_fragment(
                 track_id: TRACK_ID,
                 base_data_offset: None,
                 sample_description_index: None,
-                default_sample_duration: None,
+                default_sample_duration: empty,
                 default_sample_size: None,
                 default_sample_flags: None,
-                duration_is_empty: false,
+                duration_is_empty: empty.is_some(),
                 default_base_is_moof: true,
             },
             tfdt_box: Some(TfdtBox { version: 1, base_media_decode_time: decode_time }),
-            trun_boxes: vec![TrunBox {
-                data_offset: Some(data_offset),
-                first_sample_flags: None,
-                samples: samples.iter().map(entry).collect::<Result<_, Fmp4Error>>()?,
-            }],
+            trun_boxes: if empty.is_some() { Vec::new() } else { vec![run] },
             unknown_boxes: Vec::new(),
         }],
         unknown_boxes: Vec::new(),

@@ -6,6 +6,10 @@
 //! can be fetched by whoever has seen that playlist (`h17`). Segments leave the
 //! playlist by age and memory later, when no player that saw them listed will
 //! still ask (rfc8216bis §6.2.2); a bound in bytes evicts earlier.
+//!
+//! A store outlives publications: numbers go on when the media begins anew
+//! ([`Store::break_timeline`]), and where a rendition begins to count is given to it
+//! ([`Origin`]). Segments without media are gaps: listed, never fetched (§4.4.4.7).
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -13,15 +17,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::blocking::Progress;
 use super::cutter::PartMedia;
 use super::segmenter::{Init, SegmentStart};
+pub use super::view::{Resource, View};
 use crate::time::Utc;
 
 /// A player that starts needs this many segments (Apple HLS authoring §8.11).
-const MIN_LISTED: usize = 6;
+pub const MIN_LISTED: usize = 6;
 
-/// A part that can be fetched.
+/// A part that can be fetched, unless its segment is a gap.
 #[derive(Debug, Clone)]
 pub struct Part {
     /// Counts the parts of the rendition over all segments; names its URI.
@@ -78,18 +82,62 @@ pub struct StoreLimits {
     pub max_bytes: usize,
 }
 
+/// Numbers that players must never see go back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// Media sequence number of the next segment.
+    pub msn: u64,
+    /// Discontinuities before it.
+    pub discontinuities: u64,
+}
+
+/// Where a rendition begins to count, and what stands before its first media.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// Of its first segment with media, and discontinuities before the first gap.
+    pub numbers: Numbers,
+    /// Gaps before it, the oldest first.
+    pub leading: Vec<Leading>,
+}
+
+/// A gap before the first media.
+#[derive(Debug, Clone, Copy)]
+pub struct Leading {
+    /// When it begins.
+    pub start: Utc,
+    /// How long it lasts, in microseconds.
+    pub micros: u64,
+    /// Discontinuities before it.
+    pub discontinuities: u32,
+}
+
 /// owner: the packager's task.
 pub struct Store {
     limits: StoreLimits,
     timescale: NonZeroU32,
-    segments: VecDeque<Arc<Segment>>,
-    /// The first segment that the playlist lists, as an index.
+    complete: VecDeque<Arc<Segment>>,
+    /// The segment in progress.
+    open: Option<Arc<Segment>>,
+    /// `complete` as views share it…
+    shared: Arc<[Arc<Segment>]>,
+    /// …which is out of date.
+    stale: bool,
+    /// The first complete segment that the playlist lists, as an index.
     listed: usize,
+    /// Ticks of all listed segments, and of those that are still held.
+    listed_ticks: u64,
+    grace_ticks: u64,
     discontinuities: u64,
-    /// Of segments that ended before they had a part; the next one takes them over.
+    /// Of segments that ended before they had a part, and of timelines that broke;
+    /// the next segment takes them over.
     inherited: u32,
     next_msn: u64,
     next_part: u64,
+    /// The segmenter's newest init segment, and the same as it is numbered here.
+    init: Option<(Arc<Init>, Arc<Init>)>,
+    next_init: u32,
+    /// The first segment with media; `None` before it.
+    first_msn: Option<u64>,
     bytes: usize,
     ended: bool,
 }
@@ -100,25 +148,43 @@ impl Store {
         Self {
             limits,
             timescale,
-            segments: VecDeque::new(),
+            complete: VecDeque::new(),
+            open: None,
+            shared: Arc::new([]),
+            stale: false,
             listed: 0,
+            listed_ticks: 0,
+            grace_ticks: 0,
             discontinuities: 0,
             inherited: 0,
             next_msn: 0,
             next_part: 0,
+            init: None,
+            next_init: 0,
+            first_msn: None,
             bytes: 0,
             ended: false,
+        }
+    }
+
+    /// The numbers from which an empty store counts.
+    pub fn count_from(&mut self, numbers: Numbers) {
+        if !self.has_begun() {
+            (self.next_msn, self.discontinuities) = (numbers.msn, numbers.discontinuities);
         }
     }
 
     /// A segment begins. One that is still in progress is completed first.
     pub fn start_segment(&mut self, start: SegmentStart) {
         self.end_segment();
-        self.segments.push_back(Arc::new(Segment {
+        let init = self.renumber(start.init);
+        self.first_msn.get_or_insert(self.next_msn);
+        let discontinuities = start.discontinuities + std::mem::take(&mut self.inherited);
+        self.open = Some(Arc::new(Segment {
             msn: self.next_msn,
             program_date_time: start.program_date_time,
-            discontinuities: start.discontinuities + std::mem::take(&mut self.inherited),
-            init: start.init,
+            discontinuities,
+            init,
             gap: start.gap,
             parts: Vec::new(),
             duration: 0,
@@ -127,12 +193,41 @@ impl Store {
         self.next_msn += 1;
     }
 
+    /// The first segment of an empty store begins, at `origin`. There are as many gaps
+    /// before it as there are numbers for them.
+    pub fn begin(&mut self, origin: &Origin, start: SegmentStart) {
+        self.count_from(origin.numbers);
+        let room = usize::try_from(self.next_msn).unwrap_or(usize::MAX);
+        let skip = origin.leading.len().saturating_sub(room);
+        let init = self.renumber(start.init.clone());
+        self.first_msn = Some(self.next_msn);
+        self.next_msn -= (origin.leading.len() - skip) as u64;
+        let skipped = origin.leading.iter().take(skip);
+        self.discontinuities += skipped.map(|gap| u64::from(gap.discontinuities)).sum::<u64>();
+        self.stale = true;
+        for leading in origin.leading.iter().skip(skip) {
+            let duration = self.ticks(leading.micros);
+            self.complete.push_back(Arc::new(Segment {
+                msn: self.next_msn,
+                program_date_time: leading.start,
+                discontinuities: leading.discontinuities,
+                init: init.clone(),
+                gap: true,
+                parts: Vec::new(),
+                duration,
+                complete: true,
+            }));
+            self.listed_ticks += duration;
+            self.next_msn += 1;
+        }
+        self.start_segment(start);
+    }
+
     /// Adds a part to the segment in progress; without one it is ignored.
     pub fn add_part(&mut self, media: PartMedia) {
-        let Some(segment) = self.segments.back_mut().filter(|segment| !segment.complete) else {
-            return;
-        };
+        let Some(segment) = &mut self.open else { return };
         self.bytes += media.data.len();
+        self.listed_ticks += media.ticks;
         let segment = Arc::make_mut(segment);
         segment.duration += media.ticks;
         segment.parts.push(Part { number: self.next_part, media });
@@ -140,18 +235,70 @@ impl Store {
         self.evict();
     }
 
+    /// A gap begins at `at`; nothing happens before the first segment of all.
+    pub fn start_gap(&mut self, at: Utc) {
+        if let Some((init, _)) = self.init.clone() {
+            let start = SegmentStart {
+                number: 0,
+                sequence: 0,
+                program_date_time: at,
+                discontinuities: 0,
+                init,
+                gap: true,
+            };
+            self.start_segment(start);
+        }
+    }
+
+    /// Adds gap parts of at most `part` ticks until `to`; a segment in progress that
+    /// would reach `limit` ticks is completed, and the next one begun. Nothing happens
+    /// while there is media in progress, or before the first of all.
+    pub fn extend_gap(&mut self, to: Utc, part: u64, limit: u64) {
+        while let Some(edge) = self.edge() {
+            if to <= edge || self.open.as_ref().is_some_and(|open| !open.gap) {
+                return;
+            }
+            if self.open.as_ref().is_none_or(|open| open.duration >= limit) {
+                self.start_gap(edge);
+            }
+            let Some(open) = &self.open else { return };
+            let end = self.ticks(to.micros_since(open.program_date_time).unsigned_abs());
+            let left = limit.saturating_sub(open.duration);
+            let ticks = end.saturating_sub(open.duration).min(part).min(left);
+            if ticks == 0 {
+                return;
+            }
+            self.add_part(PartMedia {
+                data: Bytes::new(),
+                duration: ticks,
+                ticks,
+                independent: false,
+                samples: 0,
+            });
+        }
+    }
+
     /// The segment in progress is complete.
     pub fn end_segment(&mut self) {
-        match self.segments.back_mut().filter(|segment| !segment.complete) {
+        match self.open.take() {
             Some(segment) if segment.is_empty() => {
                 self.inherited += segment.discontinuities;
-                self.segments.pop_back();
                 self.next_msn -= 1;
             }
-            Some(segment) => Arc::make_mut(segment).complete = true,
+            Some(mut segment) => {
+                Arc::make_mut(&mut segment).complete = true;
+                self.complete.push_back(segment);
+                self.stale = true;
+            }
             None => {}
         }
         self.evict();
+    }
+
+    /// The media before the next segment and the media after it are of different
+    /// timelines, so often.
+    pub fn break_timeline(&mut self, breaks: u32) {
+        self.inherited += breaks;
     }
 
     /// Nothing will be added.
@@ -160,187 +307,170 @@ impl Store {
         self.ended = true;
     }
 
+    /// Whether anything was ever in it.
+    pub const fn has_begun(&self) -> bool {
+        self.first_msn.is_some()
+    }
+
+    /// Whether there is a complete segment with media.
+    pub fn has_segment(&self) -> bool {
+        self.complete.back().is_some_and(|segment| !segment.is_empty())
+    }
+
+    /// How long the media is that it lists, gaps after its beginning included.
+    pub fn media_micros(&self) -> u64 {
+        let listed = self.complete.iter().skip(self.listed).chain(&self.open);
+        self.micros(listed.filter(|s| !s.is_empty()).map(|segment| segment.duration).sum())
+    }
+
+    /// Where the newest segment ends, on the UTC clock.
+    pub fn edge(&self) -> Option<Utc> {
+        let newest = self.open.as_ref().or(self.complete.back())?;
+        let micros = self.micros(newest.duration);
+        Some(newest.program_date_time.offset_micros(i64::try_from(micros).unwrap_or(i64::MAX)))
+    }
+
+    /// The newest segment.
+    pub fn newest(&self) -> Option<&Segment> {
+        self.open.as_ref().or(self.complete.back()).map(|newest| &**newest)
+    }
+
+    /// The segment in progress.
+    pub fn open(&self) -> Option<&Segment> {
+        self.open.as_deref()
+    }
+
+    /// When the oldest listed segment begins.
+    pub fn oldest_listed(&self) -> Option<Utc> {
+        let oldest = self.complete.get(self.listed).or(self.open.as_ref())?;
+        Some(oldest.program_date_time)
+    }
+
+    /// The numbers of the segment after the newest.
+    pub fn numbers(&self) -> Numbers {
+        let listed = self.complete.iter().skip(self.listed).chain(&self.open);
+        let breaks: u64 = listed.map(|segment| u64::from(segment.discontinuities)).sum();
+        let discontinuities = self.discontinuities + breaks + u64::from(self.inherited);
+        Numbers { msn: self.next_msn, discontinuities }
+    }
+
+    /// Where another rendition begins to count whose first media is segment `msn`, after
+    /// `discontinuities`: with up to `leading` gaps in place of the segments that are
+    /// listed here before it.
+    pub fn origin_for(&self, msn: u64, discontinuities: u64, leading: usize) -> Origin {
+        let listed = self.complete.iter().skip(self.listed).chain(&self.open);
+        let before: Vec<_> = listed.filter(|segment| segment.msn < msn).collect();
+        // Only an unbroken row of segments can stand before it.
+        let unbroken = before.last().is_some_and(|last| last.msn + 1 == msn);
+        let first = if unbroken { before.len().saturating_sub(leading) } else { before.len() };
+        let gap = |segment: &&Arc<Segment>| Leading {
+            start: segment.program_date_time,
+            micros: self.micros(segment.duration),
+            discontinuities: segment.discontinuities,
+        };
+        let leading: Vec<_> = before.iter().skip(first).map(gap).collect();
+        let breaks: u64 = leading.iter().map(|gap| u64::from(gap.discontinuities)).sum();
+        let discontinuities = discontinuities.saturating_sub(breaks);
+        Origin { numbers: Numbers { msn, discontinuities }, leading }
+    }
+
     /// The state as readers get it.
     pub fn view(&self) -> View {
         View {
             timescale: self.timescale,
-            segments: self.segments.iter().cloned().collect(),
+            complete: self.shared.clone(),
+            open: self.open.clone(),
             listed: self.listed,
             discontinuities: self.discontinuities,
             next_msn: self.next_msn,
             next_part: self.next_part,
+            first_msn: self.first_msn.unwrap_or(self.next_msn),
             ended: self.ended,
         }
     }
 
     /// The newest part as a rendition report names it: its segment and its index there.
     pub fn newest_part(&self) -> Option<(u64, usize)> {
-        let newest = self.segments.iter().rev().find(|segment| !segment.is_empty())?;
+        let mut newest = self.open.iter().chain(self.complete.iter().rev());
+        let newest = newest.find(|segment| !segment.is_empty())?;
         Some((newest.msn, newest.parts.len() - 1))
     }
 
+    /// Init segments are counted over publications, as everything is.
+    fn renumber(&mut self, init: Arc<Init>) -> Arc<Init> {
+        if let Some((theirs, ours)) = &self.init
+            && (Arc::ptr_eq(theirs, &init) || Arc::ptr_eq(ours, &init))
+        {
+            return ours.clone();
+        }
+        let number = self.next_init;
+        self.next_init += 1;
+        let ours = if init.number == number {
+            init.clone()
+        } else {
+            Arc::new(Init { number, data: init.data.clone(), config: init.config.clone() })
+        };
+        self.init = Some((init, ours.clone()));
+        ours
+    }
+
+    fn micros(&self, ticks: u64) -> u64 {
+        (u128::from(ticks) * 1_000_000 / u128::from(self.timescale.get())) as u64
+    }
+
+    /// Rounded up, so that an end given in microseconds is reached.
+    fn ticks(&self, micros: u64) -> u64 {
+        (u128::from(micros) * u128::from(self.timescale.get())).div_ceil(1_000_000) as u64
+    }
+
     fn evict(&mut self) {
-        let mut listed: u64 = self.segments.iter().skip(self.listed).map(|s| s.duration).sum();
-        while let Some(oldest) = self.segments.get(self.listed) {
-            let rest = listed - oldest.duration;
-            let enough = self.segments.len() - self.listed > MIN_LISTED;
+        while let Some(oldest) = self.complete.get(self.listed) {
+            let rest = self.listed_ticks - oldest.duration;
+            let enough = self.complete.len() - self.listed > MIN_LISTED;
             if rest < self.limits.window || rest < self.limits.floor || !enough {
                 break;
             }
-            listed = rest;
             self.unlist();
         }
-        let mut grace: u64 = self.segments.iter().take(self.listed).map(|s| s.duration).sum();
-        while grace > self.limits.grace && self.listed > 0 {
-            grace -= self.forget();
+        while self.grace_ticks > self.limits.grace && self.listed > 0 {
+            self.forget();
         }
-        while self.bytes > self.limits.max_bytes && self.segments.len() > 1 {
+        let open = usize::from(self.open.is_some());
+        while self.bytes > self.limits.max_bytes && self.complete.len() + open > 1 {
             if self.listed == 0 {
                 self.unlist();
             }
             self.forget();
         }
+        if std::mem::take(&mut self.stale) {
+            self.shared = self.complete.iter().cloned().collect();
+        }
     }
 
     /// Takes the oldest listed segment off the playlist.
     fn unlist(&mut self) {
-        if let Some(segment) = self.segments.get(self.listed) {
+        if let Some(segment) = self.complete.get(self.listed) {
             self.discontinuities += u64::from(segment.discontinuities);
+            self.listed_ticks -= segment.duration;
+            self.grace_ticks += segment.duration;
             self.listed += 1;
         }
     }
 
-    /// Drops the oldest segment, which is not listed any more; returns its ticks.
-    fn forget(&mut self) -> u64 {
-        self.listed = self.listed.saturating_sub(1);
-        let Some(segment) = self.segments.pop_front() else { return 0 };
-        self.bytes = self.bytes.saturating_sub(segment.len());
-        segment.duration
+    /// Drops the oldest segment, which is not listed any more.
+    fn forget(&mut self) {
+        if let Some(segment) = self.complete.pop_front() {
+            self.listed = self.listed.saturating_sub(1);
+            self.grace_ticks = self.grace_ticks.saturating_sub(segment.duration);
+            self.bytes = self.bytes.saturating_sub(segment.len());
+            self.stale = true;
+        }
     }
 }
 
-/// What one rendition offers at one moment.
-#[derive(Debug, Clone)]
-pub struct View {
-    /// Ticks per second.
-    pub timescale: NonZeroU32,
-    segments: Vec<Arc<Segment>>,
-    listed: usize,
-    /// Discontinuities that left the playlist.
-    pub discontinuities: u64,
-    next_msn: u64,
-    next_part: u64,
-    /// Nothing will be added.
-    pub ended: bool,
-}
-
-/// What stands behind a name.
-#[derive(Debug, Clone)]
-pub enum Resource {
-    /// One piece of bytes: an init segment or a part.
-    Piece(Bytes),
-    /// A complete segment.
-    Segment(Arc<Segment>),
-    /// The part that comes next: it will be there soon.
-    Hinted,
-    /// Gone, or never was.
-    Unknown,
-}
-
-impl View {
-    /// An empty one, before anything came.
-    pub fn empty(timescale: NonZeroU32) -> Self {
-        Self {
-            timescale,
-            segments: Vec::new(),
-            listed: 0,
-            discontinuities: 0,
-            next_msn: 0,
-            next_part: 0,
-            ended: false,
-        }
-    }
-
-    /// The segments that the playlist lists, oldest first.
-    pub fn listed(&self) -> &[Arc<Segment>] {
-        self.segments.get(self.listed..).unwrap_or_default()
-    }
-
-    /// Media sequence number of the first listed segment.
-    pub fn media_sequence(&self) -> u64 {
-        self.listed().first().map_or(self.next_msn, |segment| segment.msn)
-    }
-
-    /// Number of the part that comes next.
-    pub const fn next_part(&self) -> u64 {
-        self.next_part
-    }
-
-    /// How far it is, for the blocking decision.
-    pub fn progress(&self) -> Progress {
-        let parts = |segment: &Arc<Segment>| segment.parts.len() as u64;
-        let (open, last) = match self.segments.as_slice() {
-            [.., last, open] if !open.complete => (parts(open), parts(last)),
-            [open] if !open.complete => (parts(open), 0),
-            [.., last] => (0, parts(last)),
-            [] => (0, 0),
-        };
-        let in_progress = self.segments.last().is_some_and(|segment| !segment.complete);
-        Progress {
-            open_msn: self.next_msn - u64::from(in_progress),
-            open_parts: open,
-            last_parts: last,
-            ended: self.ended,
-        }
-    }
-
-    /// An init segment by its number.
-    pub fn init(&self, number: u32) -> Resource {
-        let found = self.segments.iter().find(|segment| segment.init.number == number);
-        found.map_or(Resource::Unknown, |segment| Resource::Piece(segment.init.data.clone()))
-    }
-
-    /// A complete segment by its media sequence number.
-    pub fn segment(&self, msn: u64) -> Resource {
-        let found = self.segments.iter().find(|segment| segment.msn == msn && segment.complete);
-        found.map_or(Resource::Unknown, |segment| Resource::Segment(segment.clone()))
-    }
-
-    /// A part by its number.
-    pub fn part(&self, number: u64) -> Resource {
-        if number == self.next_part && !self.ended {
-            return Resource::Hinted;
-        }
-        let parts = self.segments.iter().rev().flat_map(|segment| &segment.parts);
-        let found = parts.into_iter().find(|part| part.number == number);
-        found.map_or(Resource::Unknown, |part| Resource::Piece(part.media.data.clone()))
-    }
-
-    /// Bits per second: the busiest listed segment and the mean. Segments in
-    /// progress count only while there is no complete one.
-    pub fn bandwidth(&self) -> Option<(u64, u64)> {
-        let rate = |bytes: usize, ticks: u64| {
-            let bits = bytes as u128 * 8 * u128::from(self.timescale.get());
-            (bits / u128::from(ticks.max(1))) as u64
-        };
-        let complete = self.segments.iter().any(|segment| segment.complete);
-        let counted = || self.segments.iter().filter(|s| s.complete == complete && !s.is_empty());
-        let peak = counted().map(|s| rate(s.len(), s.duration)).max()?;
-        let bytes = counted().map(|s| s.len()).sum();
-        let ticks = counted().map(|s| s.duration).sum();
-        Some((peak, rate(bytes, ticks)))
-    }
-
-    /// Samples per second over what is held.
-    pub fn sample_rate(&self) -> Option<f64> {
-        let parts = || self.segments.iter().flat_map(|segment| &segment.parts);
-        let ticks: u64 = parts().map(|part| part.media.ticks).sum();
-        let samples: u64 = parts().map(|part| u64::from(part.media.samples)).sum();
-        (ticks > 0).then(|| samples as f64 * f64::from(self.timescale.get()) / ticks as f64)
-    }
-
-    /// The newest init segment.
-    pub fn newest_init(&self) -> Option<&Arc<Init>> {
-        self.segments.last().map(|segment| &segment.init)
+impl Segment {
+    /// Bytes and ticks.
+    pub(super) fn size(&self) -> (u64, u64) {
+        (self.len() as u64, self.duration)
     }
 }

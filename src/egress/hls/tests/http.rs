@@ -18,13 +18,14 @@ use crate::egress::hls::segmenter::RenditionSource;
 use crate::egress::hls::{Hls, HlsSettings, router};
 use crate::hub::{FrameSink, Registry};
 use crate::media::LayerId;
+use crate::qos::Metrics;
 
 pub struct Server {
     pub hls: Arc<Hls>,
     pub registry: Arc<Registry>,
     pub base: String,
     pub feed: Feed,
-    client: Client,
+    pub client: Client,
     accept: JoinHandle<()>,
 }
 
@@ -42,7 +43,7 @@ impl Server {
     pub async fn at(settings: HlsSettings, port: u16) -> Self {
         let feed = Feed::new();
         let registry = Registry::new(4);
-        let hls = Hls::new(settings, registry.clone());
+        let hls = Hls::new(settings, registry.clone(), Metrics::new());
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let app = router(hls.clone());
@@ -86,18 +87,18 @@ impl Server {
         sink
     }
 
-    fn demo(&self) -> FrameQueue {
+    pub fn demo(&self) -> FrameQueue {
         self.table("demo", vec![video_source(Codec::H264), audio_source()])
     }
 
     /// Feeds `sink` from one time to another, in milliseconds.
-    fn feed(&self, sink: &mut FrameQueue, from: u64, to: u64) {
+    pub fn feed(&self, sink: &mut FrameQueue, from: u64, to: u64) {
         for (layer, frame) in self.feed.between(from, to) {
             sink.frame(layer, &frame);
         }
     }
 
-    fn request(&self, path: &str) -> RequestBuilder {
+    pub fn request(&self, path: &str) -> RequestBuilder {
         self.client.get(format!("{}/hls/demo/{path}", self.base))
     }
 
@@ -138,8 +139,12 @@ async fn problem(response: Response, status: u16, kind: &str) -> HeaderMap {
 }
 
 /// A table with five seconds of media.
-async fn running() -> (Server, FrameQueue) {
-    let server = Server::new(HlsSettings::default()).await;
+pub async fn running() -> (Server, FrameQueue) {
+    running_with(HlsSettings::default()).await
+}
+
+pub async fn running_with(settings: HlsSettings) -> (Server, FrameQueue) {
+    let server = Server::new(settings).await;
     let mut sink = server.demo();
     server.feed(&mut sink, 0, 5_010);
     let wait = server.get("video0-0/index.m3u8?_HLS_msn=2&_HLS_part=1").await;
@@ -333,7 +338,8 @@ async fn h11_unknown_files_are_404_at_once() {
 
 #[tokio::test]
 async fn h12_playlists_are_gzipped_when_wanted() {
-    let (server, _sink) = running().await;
+    let (server, _sink) =
+        running_with(HlsSettings { sessions: false, ..HlsSettings::default() }).await;
     for path in ["index.m3u8", "video0-0/index.m3u8"] {
         let plain = server.get(path).await;
         assert_eq!(plain.headers()[header::VARY], "Accept-Encoding");
@@ -386,10 +392,12 @@ async fn h13_h17_everything_listed_is_there_whole_and_in_ranges() {
 
 #[tokio::test]
 async fn h14_caching_by_kind() {
-    let (server, _sink) = running().await;
+    let (server, _sink) =
+        running_with(HlsSettings { sessions: false, ..HlsSettings::default() }).await;
     let playlist = server.playlist("video0-0/index.m3u8").await;
     for path in ["index.m3u8", "video0-0/index.m3u8"] {
-        assert_eq!(server.get(path).await.headers()[header::CACHE_CONTROL], "no-cache");
+        let response = server.get(path).await;
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "public, max-age=1");
     }
     for uri in playlist.uris() {
         let response = server.get(&format!("video0-0/{uri}")).await;
@@ -398,6 +406,47 @@ async fn h14_caching_by_kind() {
     }
     let error = server.get("video0-0/t-p999.m4s").await;
     assert_eq!(error.headers()[header::CACHE_CONTROL], "no-store");
+}
+
+#[tokio::test]
+async fn h14_what_a_client_has_is_not_sent_again() {
+    let (server, mut sink) =
+        running_with(HlsSettings { sessions: false, ..HlsSettings::default() }).await;
+    let playlist = "video0-0/index.m3u8?_HLS_msn=1&_HLS_part=0";
+    for path in ["index.m3u8", playlist, "video0-0/t-p0.m4s", "video0-0/t-s0.m4s"] {
+        let first = server.get(path).await;
+        let etag = first.headers()[header::ETAG].to_str().unwrap().to_owned();
+        let has = |etags: String| server.request(path).header(header::IF_NONE_MATCH, etags).send();
+        for etags in [etag.clone(), format!("\"x\", W/{etag}"), "*".to_owned()] {
+            let again = has(etags).await.unwrap();
+            assert_eq!(again.status(), 304, "{path}");
+            assert_eq!(again.headers()[header::ETAG], etag);
+            let caching = [&again, &first].map(|r| r.headers()[header::CACHE_CONTROL].clone());
+            assert_eq!(caching[0], caching[1]);
+            assert!(again.bytes().await.unwrap().is_empty());
+        }
+        assert_eq!(has("\"x\"".to_owned()).await.unwrap().status(), 200);
+    }
+    let etag = async |path, coding: &'static str| {
+        let request = server.request(path).header(header::ACCEPT_ENCODING, coding);
+        request.send().await.unwrap().headers()[header::ETAG].clone()
+    };
+    let before = etag(playlist, "identity").await;
+    assert_ne!(before, etag(playlist, "gzip").await, "other bytes, another tag");
+    server.feed(&mut sink, 5_010, 5_600);
+    yield_now().await;
+    assert_ne!(before, etag("video0-0/index.m3u8?_HLS_msn=2&_HLS_part=2", "identity").await);
+}
+
+#[tokio::test]
+async fn h13_a_range_of_something_else_is_answered_whole() {
+    let (server, _sink) =
+        running_with(HlsSettings { sessions: false, ..HlsSettings::default() }).await;
+    for (validator, status) in [("\"t-p0.m4s\"", 206), ("\"t-p1.m4s\"", 200)] {
+        let request = server.request("video0-0/t-p0.m4s").header(header::RANGE, "bytes=0-9");
+        let response = request.header(header::IF_RANGE, validator).send().await.unwrap();
+        assert_eq!(response.status(), status);
+    }
 }
 
 #[tokio::test]

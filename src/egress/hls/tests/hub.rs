@@ -1,5 +1,6 @@
 //! From a publisher's packets to playlists: the service follows the registry.
 
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use super::fixture::{Feed, START, VIDEO, video_source};
 use super::http::Server;
 use super::parser::Playlist;
 use crate::codec::Codec;
-use crate::egress::hls::{HlsSettings, best_layer, layers_known};
-use crate::hub::{PublishRequest, Publisher, PublisherEvent};
+use crate::egress::hls::live::Live;
+use crate::egress::hls::{DateRange, DateRangeError, HlsSettings};
+use crate::hub::{EndReason, PublishRequest, Publisher, PublisherEvent};
 use crate::media::{Frame, LayerId, Packet, TrackInfo};
 
 fn track(codec: Codec) -> TrackInfo {
@@ -34,6 +36,9 @@ struct Packetizer([u64; 2]);
 
 impl Packetizer {
     fn push(&mut self, publisher: &mut Publisher, layer: LayerId, frame: &Frame) {
+        if usize::from(layer.track) >= publisher.stream().tracks.len() {
+            return;
+        }
         let mut payloads = Vec::new();
         let mut rest = frame.data.clone();
         if layer.track == VIDEO.track {
@@ -63,6 +68,11 @@ impl Packetizer {
     }
 }
 
+/// A table ends with its publication.
+fn ending_at_once() -> HlsSettings {
+    HlsSettings { restart_wait: Duration::ZERO, ..HlsSettings::default() }
+}
+
 /// Lets the service run until it holds `requests` or has answered.
 async fn carry_out(publisher: &mut Publisher) -> bool {
     let mut asked = false;
@@ -77,7 +87,7 @@ async fn carry_out(publisher: &mut Publisher) -> bool {
 
 #[tokio::test]
 async fn a_published_stream_is_listed_played_and_ended() {
-    let server = Server::new(HlsSettings::default()).await;
+    let server = Server::new(HlsSettings { leading_gaps: true, ..ending_at_once() }).await;
     let service = tokio::spawn(server.hls.clone().run(std::future::pending()));
     yield_now().await;
     let mut publisher = publish(&server, vec![track(Codec::H264), track(Codec::Opus)]);
@@ -95,7 +105,9 @@ async fn a_published_stream_is_listed_played_and_ended() {
     assert_eq!(server.get("index.m3u8").await.status(), 200);
     for rendition in ["video0-0", "audio1-0"] {
         let playlist = server.playlist(&format!("{rendition}/index.m3u8")).await;
-        let lengths: Vec<f64> = playlist.complete().filter_map(|s| s.duration).collect();
+        let media = playlist.complete().filter(|segment| !segment.gap);
+        let lengths: Vec<f64> = media.filter_map(|segment| segment.duration).collect();
+        assert!(playlist.complete().count() >= 6, "P7: {playlist:?}");
         // Sound is not replayed to a newcomer as a GOP is: it may begin a little later.
         assert_eq!(lengths[1..], [2.0; 2], "{rendition}");
         assert!((1.8..=2.0).contains(&lengths[0]), "{rendition}");
@@ -103,7 +115,8 @@ async fn a_published_stream_is_listed_played_and_ended() {
         assert!(playlist.uris().iter().all(|uri| uri.split('-').next().unwrap().len() == 16));
     }
 
-    let held = server.held("video0-0/index.m3u8?_HLS_msn=3").await;
+    let open = server.playlist("video0-0/index.m3u8").await.segments.last().unwrap().msn;
+    let held = server.held(&format!("video0-0/index.m3u8?_HLS_msn={open}")).await;
     drop(publisher);
     assert!(Playlist::parse(&held.await.unwrap().text().await.unwrap()).ended);
     service.abort();
@@ -112,7 +125,7 @@ async fn a_published_stream_is_listed_played_and_ended() {
 #[tokio::test]
 async fn an_ended_table_is_forgotten_after_its_linger() {
     let linger = Duration::from_millis(1);
-    let server = Server::new(HlsSettings { linger, ..HlsSettings::default() }).await;
+    let server = Server::new(HlsSettings { linger, ..ending_at_once() }).await;
     let service = tokio::spawn(server.hls.clone().run(std::future::pending()));
     yield_now().await;
     let mut publisher = publish(&server, vec![track(Codec::H264)]);
@@ -161,18 +174,133 @@ async fn ended_tables_beyond_the_bound_go_early() {
     assert!(live("a").is_none() && live("b").is_some() && live("c").is_some());
 }
 
+/// Publishes media of a table from one time to another, in milliseconds.
+async fn play(publisher: &mut Publisher, packets: &mut Packetizer, from: u64, to: u64) {
+    for from in (from..to).step_by(100) {
+        for (layer, frame) in Feed::new().between(from, to.min(from + 100)) {
+            packets.push(publisher, layer, &frame);
+        }
+        carry_out(publisher).await;
+    }
+}
+
+fn live(server: &Server) -> Arc<Live> {
+    server.hls.live(&"demo".parse().unwrap()).expect("the table is live")
+}
+
+fn tracks() -> Vec<TrackInfo> {
+    vec![track(Codec::H264), track(Codec::Opus)]
+}
+
 #[tokio::test]
-async fn the_best_layer_is_chosen_once_all_have_shown_their_size() {
+async fn a_publisher_that_comes_back_finds_its_viewers_waiting() {
     let server = Server::new(HlsSettings::default()).await;
+    let service = tokio::spawn(server.hls.clone().run(std::future::pending()));
+    yield_now().await;
+    let (mut publisher, mut packets) = (publish(&server, tracks()), Packetizer([0, 0]));
+    play(&mut publisher, &mut packets, 0, 5_010).await;
+    let table = live(&server);
+    let before = server.playlist("video0-0/index.m3u8").await;
+    let open = before.segments.last().unwrap().msn;
+    drop(publisher);
+    // The frame that was held comes out, and then nothing: whoever asks for more waits.
+    let ended = server.playlist(&format!("video0-0/index.m3u8?_HLS_msn={open}")).await;
+    assert!(!ended.ended);
+    let next = ended.segments.last().unwrap().msn + 1;
+    let held = server.held(&format!("video0-0/index.m3u8?_HLS_msn={next}&_HLS_part=0")).await;
+
+    let (mut publisher, mut packets) = (publish(&server, tracks()), Packetizer([0, 0]));
+    play(&mut publisher, &mut packets, 6_000, 9_010).await;
+    let response = held.await.unwrap();
+    assert_eq!(response.status(), 200);
+    let playlist = Playlist::parse(&response.text().await.unwrap());
+    assert!(Arc::ptr_eq(&table, &live(&server)), "it is the same table");
+    assert!(playlist.segments.last().unwrap().msn >= next && playlist.msn == before.msn);
+    let newest = server.playlist("video0-0/index.m3u8").await;
+    assert_eq!(newest.segments.iter().map(|s| s.discontinuities).sum::<u64>(), 1);
+    drop(publisher);
+    service.abort();
+}
+
+#[tokio::test]
+async fn a_publisher_that_takes_over_keeps_the_viewers() {
+    let server = Server::new(HlsSettings::default()).await;
+    let service = tokio::spawn(server.hls.clone().run(std::future::pending()));
+    yield_now().await;
+    let (mut first, mut packets) = (publish(&server, tracks()), Packetizer([0, 0]));
+    play(&mut first, &mut packets, 0, 4_010).await;
+    let table = live(&server);
+    let (mut second, mut packets) = (publish(&server, tracks()), Packetizer([0, 0]));
+    play(&mut second, &mut packets, 4_000, 8_010).await;
+    first.end(EndReason::Replaced);
+    carry_out(&mut second).await;
+    assert!(Arc::ptr_eq(&table, &live(&server)));
+    let playlist = server.playlist("video0-0/index.m3u8").await;
+    assert!(playlist.segments.iter().any(|segment| segment.discontinuities == 1));
+    drop(second);
+    service.abort();
+}
+
+#[tokio::test]
+async fn other_tracks_make_another_table_that_is_counted_on() {
+    let server = Server::new(HlsSettings::default()).await;
+    let service = tokio::spawn(server.hls.clone().run(std::future::pending()));
+    yield_now().await;
+    let (mut publisher, mut packets) = (publish(&server, tracks()), Packetizer([0, 0]));
+    play(&mut publisher, &mut packets, 0, 5_010).await;
+    let table = live(&server);
+    drop(publisher);
+    let mut publisher = publish(&server, vec![track(Codec::H264)]);
+    let mut packets = Packetizer([0, 0]);
+    play(&mut publisher, &mut packets, 6_000, 10_010).await;
+    let next = live(&server);
+    assert!(!Arc::ptr_eq(&table, &next) && table.token != next.token);
+    let old = table.renditions[0].published.borrow().view.clone();
+    assert!(old.ended, "the old playlists end");
+    let playlist = server.playlist("video0-0/index.m3u8").await;
+    let first = playlist.segments.iter().find(|segment| !segment.gap).unwrap();
+    assert!(first.msn >= old.progress().open_msn, "numbers do not go back");
+    assert!(playlist.discontinuity_sequence >= 1);
+    drop(publisher);
+    service.abort();
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_ends_its_tables_at_once() {
+    let server = Server::new(HlsSettings::default()).await;
+    let service = tokio::spawn(server.hls.clone().run(std::future::pending()));
+    yield_now().await;
+    let (mut publisher, mut packets) = (publish(&server, tracks()), Packetizer([0, 0]));
+    play(&mut publisher, &mut packets, 0, 5_010).await;
+    let open = server.playlist("video0-0/index.m3u8").await.segments.last().unwrap().msn;
+    let held = server.held(&format!("video0-0/index.m3u8?_HLS_msn={open}")).await;
+    publisher.end(EndReason::Shutdown);
+    assert!(Playlist::parse(&held.await.unwrap().text().await.unwrap()).ended);
+    service.abort();
+}
+
+#[tokio::test]
+async fn all_layers_are_renditions_from_the_start() {
+    let server = Server::new(HlsSettings::default()).await;
+    let service = tokio::spawn(server.hls.clone().run(std::future::pending()));
+    yield_now().await;
     let rids = vec!["q".to_owned(), "h".to_owned()];
     let mut publisher = publish(&server, vec![TrackInfo { rids, ..track(Codec::H264) }]);
-    let stream = server.registry.get(&"demo".parse().unwrap()).unwrap();
     let mut packets = Packetizer([0, 0]);
     packets.push(&mut publisher, VIDEO, &Feed::new().video(0));
-    assert!(!layers_known(&stream, false), "the other layer may be larger");
-    assert!(layers_known(&stream, true), "it is not waited for without end");
-    assert_eq!(best_layer(&stream, 0, &stream.tracks[0]), 0, "what came is what there is");
-    packets.push(&mut publisher, LayerId { track: 0, layer: 1 }, &Feed::new().video(0));
-    assert!(layers_known(&stream, false));
-    assert_eq!(best_layer(&stream, 0, &stream.tracks[0]), 1);
+    carry_out(&mut publisher).await;
+    let names: Vec<_> = live(&server).renditions.iter().map(|r| r.name.clone()).collect();
+    assert_eq!(names, ["video0-0", "video0-1"]);
+    service.abort();
+}
+
+#[tokio::test]
+async fn p16_a_date_range_is_announced_by_table() {
+    let server = Server::new(HlsSettings::default()).await;
+    let _sink = server.table("demo", vec![video_source(Codec::H264)]);
+    let round = DateRange::new("round-1", "example.round", START);
+    let set = |table: &str, range| server.hls.set_date_range(&table.parse().unwrap(), range);
+    assert_eq!(set("other", round.clone()), Err(DateRangeError::NotLive));
+    assert_eq!(set("demo", round), Ok(()));
+    assert_eq!(set("demo", DateRange::new("", "a", START)), Err(DateRangeError::BadText));
 }

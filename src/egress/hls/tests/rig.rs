@@ -1,12 +1,14 @@
 //! The sans-IO core of one table, driven by hand, with all playlists it ever made.
 
 use std::num::NonZeroU32;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::parser::Playlist;
-use crate::egress::hls::playlist::{self, Report, Targets};
+use crate::egress::hls::blocking::Skip;
+use crate::egress::hls::daterange::RangeLines;
+use crate::egress::hls::playlist::{Report, Targets, Version};
 use crate::egress::hls::segmenter::{Event, RenditionSource, Segmenter, SegmenterSettings};
-use crate::egress::hls::store::{Store, StoreLimits, View};
+use crate::egress::hls::store::{Numbers, Store, StoreLimits, View};
 use crate::media::{Frame, LayerId};
 
 pub const TARGETS: Targets = Targets { part: Duration::from_millis(500), duration: 2 };
@@ -50,6 +52,13 @@ impl Rig {
         self.drain();
     }
 
+    /// Nothing came, and it is `now`.
+    #[expect(dead_code, reason = "for tests of gaps that the segmenter makes")]
+    pub fn timeout(&mut self, now: Instant) {
+        self.segmenter.handle_timeout(now);
+        self.drain();
+    }
+
     pub fn finish(&mut self) {
         self.segmenter.finish();
         self.drain();
@@ -67,6 +76,8 @@ impl Rig {
                     continue;
                 }
                 Event::SegmentStarted(index, start) => {
+                    let (msn, discontinuities) = (start.number, start.sequence);
+                    self.stores[index].count_from(Numbers { msn, discontinuities });
                     self.stores[index].start_segment(start);
                     continue;
                 }
@@ -96,7 +107,15 @@ impl Rig {
                 Some(Report { name: format!("r{other}"), newest })
             })
             .collect();
-        playlist::media(&self.stores[index].view(), "t", TARGETS, &reports, skip)
+        let (view, ranges) = (self.view(index), RangeLines::default());
+        let version = Version {
+            view: &view,
+            token: "t",
+            targets: TARGETS,
+            reports: &reports,
+            ranges: &ranges,
+        };
+        version.text(skip.then_some(Skip::Segments))
     }
 
     pub fn view(&self, index: usize) -> View {

@@ -1,0 +1,347 @@
+//! Which table is packaged by whom: follows the registry, keeps one task per table, and
+//! hands a table from one publication to the next.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
+
+use super::daterange::{DateRange, DateRangeError};
+use super::packager::{Live, Packager, Source};
+use super::segmenter::RenditionSource;
+use super::session::Sessions;
+use super::store::Numbers;
+use super::{Hls, HlsSettings};
+use crate::codec::{Codec, MediaKind};
+use crate::hub::{EndReason, Registry, RegistryEvent, Stream, StreamId, TableName};
+use crate::media::LayerId;
+use crate::qos::Metrics;
+use crate::time::{Clock, Utc};
+
+/// A stream that is too busy to take a subscription is asked again after this long.
+const SUBSCRIBE_RETRY: Duration = Duration::from_millis(100);
+
+/// Tables that are gone whose numbers are remembered; past it the oldest are forgotten
+/// and count from the clock.
+const MAX_REMEMBERED: usize = 4096;
+
+/// 2026-01-01T00:00:00Z, from which the clock counts segments…
+const COUNTED_FROM: Utc = Utc::from_micros(1_767_225_600_000_000);
+
+/// …one in so many microseconds: more often than segments come, so that numbers do not
+/// go back when the gateway was restarted.
+const COUNTED_MICROS: u64 = 250_000;
+
+/// Bounded by the registry's bound on tables, [`HlsSettings::max_lingering`] and
+/// [`MAX_REMEMBERED`].
+#[derive(Default)]
+pub(super) struct Tables {
+    /// Live tables and those that ended a short while ago.
+    pub(super) by_name: HashMap<TableName, Arc<Live>>,
+    /// Those that ended, the oldest first.
+    lingering: VecDeque<Weak<Live>>,
+    /// Tables that are packaged now: the newest publication of each, for its task.
+    followed: HashMap<TableName, watch::Sender<Arc<Stream>>>,
+    /// From where tables count that ended, the oldest first.
+    remembered: VecDeque<(TableName, Numbers)>,
+}
+
+impl Tables {
+    /// Unlists a table unless another one took its place.
+    pub(super) fn forget(&mut self, live: &Arc<Live>) {
+        if self.by_name.get(&live.table).is_some_and(|current| Arc::ptr_eq(current, live)) {
+            self.by_name.remove(&live.table);
+        }
+        self.lingering.retain(|other| other.as_ptr() != Arc::as_ptr(live));
+    }
+
+    pub(super) fn linger(&mut self, live: &Arc<Live>, max: usize) {
+        self.lingering.push_back(Arc::downgrade(live));
+        while self.lingering.len() > max {
+            let oldest = self.lingering.pop_front().and_then(|oldest| oldest.upgrade());
+            if let Some(oldest) = oldest {
+                self.forget(&oldest);
+            }
+        }
+    }
+
+    fn remember(&mut self, table: &TableName, numbers: Numbers) {
+        self.remembered.retain(|(other, _)| other != table);
+        if self.remembered.len() == MAX_REMEMBERED {
+            self.remembered.pop_front();
+        }
+        self.remembered.push_back((table.clone(), numbers));
+    }
+
+    /// From where a table counts that begins at `now`.
+    fn numbers(&self, table: &TableName, now: Utc) -> Numbers {
+        let micros = u64::try_from(now.micros_since(COUNTED_FROM)).unwrap_or(0);
+        let counted = Numbers { msn: micros / COUNTED_MICROS, discontinuities: 0 };
+        let known = self.remembered.iter().find(|(other, _)| other == table);
+        known.map_or(counted, |(_, known)| Numbers { msn: known.msn.max(counted.msn), ..*known })
+    }
+}
+
+impl Hls {
+    /// The service; [`Self::run`] makes it follow the registry.
+    #[allow(clippy::disallowed_methods, reason = "passes count from when the gateway starts")]
+    pub fn new(settings: HlsSettings, registry: Arc<Registry>, metrics: Metrics) -> Arc<Self> {
+        let (stats, tables) = (Arc::default(), std::sync::Mutex::default());
+        let (now, key) = (Instant::now(), rand::random());
+        let sessions = Sessions::new(now, &key, settings.max_sessions, metrics);
+        let clock = Clock::system();
+        Arc::new(Self { settings, registry, clock, stats, sessions, tables })
+    }
+
+    /// Packages every live stream until `shutdown` completes. Packagers end with
+    /// their tables.
+    pub async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()>) {
+        let mut events = self.registry.events();
+        let mut shutdown = pin!(shutdown);
+        self.adopt_all();
+        loop {
+            tokio::select! {
+                () = &mut shutdown => return,
+                event = events.recv() => match event {
+                    Ok(RegistryEvent::Live(stream)) => self.adopt(&stream),
+                    // The packager sees the end itself, after the last frame.
+                    Ok(RegistryEvent::Ended(..)) => {}
+                    Err(RecvError::Lagged(_)) => self.adopt_all(),
+                    Err(RecvError::Closed) => return,
+                },
+            }
+        }
+    }
+
+    /// Announces a date range of a table, or tells more of one that was: all its media
+    /// playlists list it from their next version on, as long as a segment that it covers
+    /// is listed. What was told of a range cannot be changed; add `duration` when it is
+    /// over. Ids that begin with `railbird.` are the gateway's own.
+    ///
+    /// # Errors
+    /// See [`DateRangeError`]; nothing changed then.
+    #[allow(clippy::disallowed_methods, reason = "the edge: delta updates tell what is new")]
+    pub fn set_date_range(
+        &self,
+        table: &TableName,
+        range: DateRange,
+    ) -> Result<(), DateRangeError> {
+        let live = self.live(table).ok_or(DateRangeError::NotLive)?;
+        live.ranges().set(range, Instant::now())
+    }
+
+    pub(super) fn live(&self, table: &TableName) -> Option<Arc<Live>> {
+        self.lock().by_name.get(table).cloned()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Tables> {
+        // No code panics while it holds this lock; the map is whole in any case.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the packager of a source and lists its table, which counts from 0. `None`
+    /// when HLS can carry no track of it.
+    #[cfg(test)]
+    pub(super) fn start(&self, source: Source) -> Option<(Packager, Arc<Live>)> {
+        let packager = self.start_at(source, Numbers::default())?;
+        let live = packager.live().clone();
+        Some((packager, live))
+    }
+
+    fn start_at(&self, source: Source, numbers: Numbers) -> Option<Packager> {
+        let table = source.table.clone();
+        let packager = Packager::new(&self.settings, source, numbers, self.stats.clone())?;
+        self.lock().by_name.insert(table, packager.live().clone());
+        Some(packager)
+    }
+
+    fn adopt_all(self: &Arc<Self>) {
+        for stream in self.registry.list().into_iter().filter(|stream| stream.is_live()) {
+            self.adopt(&stream);
+        }
+    }
+
+    /// Packages a stream, once: by the task of its table, or by a new one.
+    fn adopt(self: &Arc<Self>, stream: &Arc<Stream>) {
+        if renditions(stream).is_empty() {
+            tracing::info!(table = %stream.table, "no track that HLS can carry");
+            return;
+        }
+        let mut tables = self.lock();
+        if let Some(followed) = tables.followed.get(&stream.table) {
+            // Later publications have greater ids; what is listed anew may be known.
+            followed.send_if_modified(|newest| {
+                let is_newer = newest.id < stream.id;
+                if is_newer {
+                    *newest = stream.clone();
+                }
+                is_newer
+            });
+            return;
+        }
+        let (sender, newest) = watch::channel(stream.clone());
+        tables.followed.insert(stream.table.clone(), sender);
+        drop(tables);
+        let hls = self.clone();
+        tokio::spawn(async move { hls.package(newest).await });
+    }
+
+    /// The task of a table: package a publication, wait for the next one, until none
+    /// comes. Tables that cannot go on with the next one end, and a new one begins.
+    async fn package(self: Arc<Self>, mut newest: watch::Receiver<Arc<Stream>>) {
+        let mut packager: Option<Packager> = None;
+        loop {
+            let stream = newest.borrow_and_update().clone();
+            let Some(mut current) = self.take_over(packager, &stream) else { break };
+            follow(&mut current, &stream, &mut newest).await;
+            let patience = match stream.end_reason() {
+                Some(EndReason::Shutdown) => Duration::ZERO,
+                _ => self.settings.restart_wait,
+            };
+            let is_newer = newest.has_changed().unwrap_or(false);
+            if !is_newer && current.idle(patience, newest.changed()).await.is_none() {
+                let live = current.live().clone();
+                let last = self.finish(current, &stream, &newest);
+                self.linger(live);
+                if last {
+                    return;
+                }
+                packager = None;
+                continue;
+            }
+            packager = Some(current);
+        }
+    }
+
+    /// The packager of a publication: the one that is there, if it can go on, or another.
+    fn take_over(
+        self: &Arc<Self>,
+        packager: Option<Packager>,
+        stream: &Arc<Stream>,
+    ) -> Option<Packager> {
+        let source = source(stream);
+        let source = match packager {
+            None => source,
+            Some(mut packager) => match packager.continue_with(source) {
+                Ok(()) => return Some(packager),
+                Err(source) => {
+                    // Replaced, not lingering: the table is live.
+                    let numbers = packager.finish();
+                    self.lock().remember(&stream.table, numbers);
+                    source
+                }
+            },
+        };
+        let numbers = self.lock().numbers(&stream.table, self.now());
+        let started = self.start_at(source, numbers);
+        if started.is_none() {
+            self.lock().followed.remove(&stream.table);
+        }
+        started
+    }
+
+    /// Ends the playlists of a table. Returns true when no publication came meanwhile:
+    /// the next one has a task of its own.
+    fn finish(
+        &self,
+        packager: Packager,
+        stream: &Stream,
+        newest: &watch::Receiver<Arc<Stream>>,
+    ) -> bool {
+        let numbers = packager.finish();
+        let mut tables = self.lock();
+        tables.remember(&stream.table, numbers);
+        // Publications are announced under this lock.
+        let last = !newest.has_changed().unwrap_or(false);
+        if last {
+            tables.followed.remove(&stream.table);
+        }
+        last
+    }
+
+    /// Keeps a table that ended for a while.
+    #[allow(clippy::disallowed_methods, reason = "a task that waits")]
+    fn linger(self: &Arc<Self>, live: Arc<Live>) {
+        self.lock().linger(&live, self.settings.max_lingering);
+        // The list alone keeps it, so that what is dropped early is gone.
+        let (hls, weak) = (self.clone(), Arc::downgrade(&live));
+        drop(live);
+        tokio::spawn(async move {
+            tokio::time::sleep(hls.settings.linger).await;
+            if let Some(live) = weak.upgrade() {
+                hls.lock().forget(&live);
+            }
+        });
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "numbers of a new table come from the clock")]
+    fn now(&self) -> Utc {
+        self.clock.utc(Instant::now())
+    }
+}
+
+/// Packages a publication until it ends or a newer one of its table is live.
+#[allow(clippy::disallowed_methods, reason = "a task that waits to try again")]
+async fn follow(
+    packager: &mut Packager,
+    stream: &Arc<Stream>,
+    newest: &mut watch::Receiver<Arc<Stream>>,
+) {
+    loop {
+        let sink = packager.sink();
+        if stream.subscribe_frames(Box::new(sink)).is_ok() {
+            packager.follow(newer(newest.clone(), stream.id)).await;
+            return;
+        }
+        if stream.is_ended() {
+            return;
+        }
+        tokio::time::sleep(SUBSCRIBE_RETRY).await;
+    }
+}
+
+/// Completes when a publication later than `current` is live.
+async fn newer(mut newest: watch::Receiver<Arc<Stream>>, current: StreamId) {
+    while newest.borrow_and_update().id <= current {
+        if newest.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn source(stream: &Arc<Stream>) -> Source {
+    let asker = stream.clone();
+    Source {
+        stream: Some(stream.id),
+        table: stream.table.clone(),
+        token: format!("{:016x}", rand::random::<u64>()),
+        renditions: renditions(stream),
+        // A full queue is asked again by the segmenter.
+        request_keyframe: Box::new(move |layer| _ = asker.request_keyframe(layer)),
+    }
+}
+
+/// The layers of a stream that become renditions: all of one video track and one audio
+/// track at most, of those whose codec MP4 can carry.
+fn renditions(stream: &Stream) -> Vec<RenditionSource> {
+    let mut sources: Vec<RenditionSource> = Vec::new();
+    for (index, info) in stream.tracks.iter().enumerate() {
+        let taken = sources.iter().any(|source| source.codec.kind() == info.kind());
+        if info.codec == Codec::Vp8 || taken {
+            continue;
+        }
+        let track = index as u8;
+        sources.extend((0..info.rids.len()).map(|layer| RenditionSource {
+            layer: LayerId { track, layer: layer as u8 },
+            codec: info.codec,
+            channels: info.channels,
+        }));
+    }
+    // The leading rendition comes first.
+    sources.sort_by_key(|source| source.codec.kind() == MediaKind::Audio);
+    sources
+}
