@@ -356,29 +356,36 @@ impl Store {
         Numbers { msn: self.next_msn, discontinuities }
     }
 
-    /// Where another rendition begins to count whose first media is of `start`, so that
-    /// both have the same numbers at the same time: with up to `leading` gaps in place
-    /// of the segments before it. `None` when there is nothing yet.
-    pub fn origin_at(&self, start: Utc, leading: usize) -> Option<Origin> {
+    /// Where another rendition begins to count whose first media begins at `start` and is
+    /// of `numbers`: with up to `leading` gaps in place of the segments before it.
+    pub fn origin_at(&self, numbers: Numbers, start: Utc, breaks: u32, leading: usize) -> Origin {
         let listed: Vec<_> = self.complete.iter().skip(self.listed).chain(&self.open).collect();
-        // Renditions that begin together do so within a fraction of a part.
-        let begun =
-            |segment: &&Arc<Segment>| segment.program_date_time.micros_since(start) < 250_000;
-        let at = listed.iter().rposition(begun).unwrap_or(0);
-        let segment = listed.get(at)?;
-        let first = at.saturating_sub(leading);
-        let before = listed.iter().take(first).map(|s| u64::from(s.discontinuities)).sum::<u64>();
-        let leading = listed.iter().take(at).skip(first).map(|segment| Leading {
+        let before = listed.partition_point(|segment| segment.msn < numbers.msn);
+        let kept = listed.get(before.saturating_sub(leading)..before).unwrap_or_default();
+        let next = kept.last().map(|last| last.msn + 1);
+        // Without the one right before it, gaps would lead to nowhere.
+        let kept = if next == Some(numbers.msn) { kept } else { &[] };
+        let gap = |(index, segment): (usize, &&Arc<Segment>)| Leading {
             start: segment.program_date_time,
-            micros: self.micros(segment.duration),
+            micros: match kept.get(index + 1) {
+                // It ends where the media begins, which may be late.
+                None if breaks == 0 => {
+                    let length = start.micros_since(segment.program_date_time);
+                    u64::try_from(length).unwrap_or(0).min(self.micros(self.limits.floor) / 3)
+                }
+                _ => self.micros(segment.duration),
+            },
             discontinuities: segment.discontinuities,
-        });
-        let discontinuities = self.discontinuities + before;
-        Some(Origin {
-            numbers: Numbers { msn: segment.msn, discontinuities },
-            leading: leading.collect(),
-            breaks: Some(segment.discontinuities),
-        })
+        };
+        let earlier: u64 = kept.iter().map(|segment| u64::from(segment.discontinuities)).sum();
+        Origin {
+            numbers: Numbers {
+                msn: numbers.msn,
+                discontinuities: numbers.discontinuities.saturating_sub(earlier),
+            },
+            leading: kept.iter().enumerate().map(gap).collect(),
+            breaks: Some(breaks),
+        }
     }
 
     /// The state as readers get it.

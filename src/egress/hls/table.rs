@@ -88,8 +88,13 @@ pub struct Table {
     tracks: Vec<Track>,
     /// The segmenter of this publication, and which track each of its renditions is.
     segmenter: Option<(Segmenter, Vec<usize>)>,
-    /// Index of the leading rendition of this publication, or of the one before.
+    /// Index of the leading rendition of this publication, or of the one before: the one
+    /// that was first to begin the newest segment.
     leader: usize,
+    /// That segment, as the segmenter counts.
+    newest: Option<u64>,
+    /// What a rendition counts from whose first segment is the segmenter's first.
+    first: Option<Numbers>,
     numbers: Numbers,
     /// Where the leading rendition ends, and when that was known.
     edge: Option<(Instant, Utc)>,
@@ -135,6 +140,8 @@ impl Table {
             tracks,
             segmenter: None,
             leader: 0,
+            newest: None,
+            first: None,
             numbers: plan.numbers,
             edge: None,
             outage: Outage::default(),
@@ -196,6 +203,7 @@ impl Table {
         let video = |place: &&usize| self.tracks[**place].source.codec.kind() == MediaKind::Video;
         self.leader = places.iter().find(video).or(places.first()).copied().unwrap_or(0);
         self.segmenter = Some((segmenter, places));
+        (self.newest, self.first) = (None, None);
         self.dropped = 0;
         true
     }
@@ -312,13 +320,14 @@ impl Table {
 
     fn start_segment(&mut self, index: usize, mut start: SegmentStart, now: Instant) {
         let at = start.program_date_time;
-        let leads = index == self.leader;
+        let leads = self.newest.is_none_or(|newest| newest < start.number);
         if leads {
+            (self.leader, self.newest) = (index, Some(start.number));
             self.fill_until(at, now);
             self.note_outage(&start, now);
             self.mirror(&start);
         }
-        let origin = (!self.tracks[index].store.has_begun()).then(|| self.origin(index, at));
+        let origin = (!self.tracks[index].store.has_begun()).then(|| self.origin(index, &start));
         let (part, limit) = self.gap_lengths(index);
         let track = &mut self.tracks[index];
         if std::mem::take(&mut track.silent) {
@@ -326,10 +335,16 @@ impl Table {
             let mirrored = std::mem::take(&mut track.mirrored);
             start.discontinuities = start.discontinuities.saturating_sub(mirrored);
         }
+        let (number, sequence) = (start.number, start.sequence + u64::from(start.discontinuities));
         match origin {
             Some(origin) => track.store.begin(&origin, start),
             None => track.store.start_segment(start),
         }
+        let next = track.store.numbers();
+        self.first.get_or_insert(Numbers {
+            msn: next.msn.saturating_sub(1 + number),
+            discontinuities: next.discontinuities.saturating_sub(sequence),
+        });
     }
 
     fn end_segment(&mut self, index: usize) {
@@ -344,10 +359,18 @@ impl Table {
     }
 
     /// Where a rendition begins to count that has no segment yet.
-    fn origin(&self, index: usize, at: Utc) -> Origin {
+    fn origin(&self, index: usize, start: &SegmentStart) -> Origin {
+        let at = start.program_date_time;
         let others = self.tracks.iter().enumerate().filter(|(other, _)| *other != index);
         let begun = others.map(|(_, track)| &track.store).find(|store| store.has_begun());
-        begun.and_then(|store| store.origin_at(at, self.leading_gaps)).unwrap_or_else(|| {
+        let counted = begun.map(|store| {
+            let numbers = self.first.map_or(store.numbers(), |first| Numbers {
+                msn: first.msn + start.number,
+                discontinuities: first.discontinuities + start.sequence,
+            });
+            store.origin_at(numbers, at, start.discontinuities, self.leading_gaps)
+        });
+        counted.unwrap_or_else(|| {
             let micros = self.live.targets.durations(1).as_micros() as i64;
             let leading = (1..=self.leading_gaps as i64).rev().map(|n| Leading {
                 start: at.offset_micros(-n * micros),
