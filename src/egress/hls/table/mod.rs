@@ -311,17 +311,14 @@ impl Table {
         let before = base.discontinuities + start.sequence;
         let msn = base.msn + start.number;
         let origin = (!self.tracks[index].store.has_begun()).then(|| {
-            let at = start.program_date_time;
-            self.origin(msn, before + u64::from(start.discontinuities), at)
+            let breaks = (before + u64::from(start.discontinuities), start.discontinuities);
+            self.origin(msn, start.program_date_time, breaks)
         });
         let track = &mut self.tracks[index];
         track.silent = false;
         track.gap_since = start.gap.then(|| track.gap_since.unwrap_or(start.program_date_time));
         match origin {
-            Some(origin) => {
-                start.discontinuities = 0;
-                track.store.begin(&origin, start);
-            }
+            Some(origin) => track.store.begin(&origin, start),
             None => {
                 // What its gaps did not take over yet.
                 let expected = before + u64::from(start.discontinuities);
@@ -333,10 +330,10 @@ impl Table {
     }
 
     /// Where a rendition begins to count that has no segment yet, and what stands before.
-    fn origin(&self, msn: u64, discontinuities: u64, at: Utc) -> Origin {
+    fn origin(&self, msn: u64, at: Utc, breaks: (u64, u32)) -> Origin {
         let mut begun = self.tracks.iter().map(|track| &track.store).filter(|s| s.has_begun());
         let other = begun.find(|store| store.numbers().msn >= msn);
-        let origin = other.map(|store| store.origin_for(msn, discontinuities, self.leading_gaps));
+        let origin = other.map(|store| store.origin_for(msn, at, breaks, self.leading_gaps));
         origin.filter(|origin| !origin.leading.is_empty()).unwrap_or_else(|| {
             let micros = self.live.targets.durations(1).as_micros() as i64;
             // Before the first segment of all there is nothing; later there was something.
@@ -346,6 +343,7 @@ impl Table {
                 micros: micros as u64,
                 discontinuities: 0,
             });
+            let discontinuities = breaks.0.saturating_sub(u64::from(breaks.1));
             Origin { numbers: Numbers { msn, discontinuities }, leading: leading.collect() }
         })
     }
