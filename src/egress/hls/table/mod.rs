@@ -98,7 +98,8 @@ pub struct Table {
     segment_ended: bool,
     /// A handful: drained after each call.
     wanted: VecDeque<LayerId>,
-    dropped: u64,
+    /// What this publication's segmenter counted so far.
+    counted: [u64; 3],
     stats: Arc<HlsStats>,
 }
 
@@ -139,7 +140,7 @@ impl Table {
             is_listed: false,
             segment_ended: false,
             wanted: VecDeque::new(),
-            dropped: 0,
+            counted: [0; 3],
             stats,
         };
         table.begin(&plan.renditions).then_some(table)
@@ -190,7 +191,7 @@ impl Table {
         let (Some(places), Some(segmenter)) = (places, segmenter) else { return false };
         (self.base, self.boundary) = (None, None);
         self.segmenter = Some((segmenter, places));
-        self.dropped = 0;
+        self.counted = [0; 3];
         true
     }
 
@@ -298,9 +299,14 @@ impl Table {
                 }
             }
         }
-        let dropped = segmenter.dropped();
-        count(&self.stats.frames_dropped_unusable, dropped - self.dropped);
-        self.dropped = dropped;
+        let counted = [segmenter.dropped(), segmenter.unaligned(), segmenter.gaps()];
+        let stats = &self.stats;
+        let counters =
+            [&stats.frames_dropped_unusable, &stats.segments_unaligned, &stats.segments_gap];
+        for ((counter, new), old) in counters.iter().zip(counted).zip(self.counted) {
+            count(counter, new - old);
+        }
+        self.counted = counted;
     }
 
     fn start_segment(&mut self, index: usize, mut start: SegmentStart, now: Instant) {
