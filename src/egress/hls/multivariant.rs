@@ -77,12 +77,14 @@ fn write_variant(out: &mut String, rendition: &Variant, audio: Option<&Variant>)
         None => write!(out, ",CODECS=\"{}\"", rendition.codecs),
     };
     if let Some((width, height, rate)) = rendition.picture {
-        // Without the last, players look for captions in the media (A§9.19).
-        let _ =
-            write!(out, ",RESOLUTION={width}x{height},FRAME-RATE={rate:.3},CLOSED-CAPTIONS=NONE");
+        let _ = write!(out, ",RESOLUTION={width}x{height},FRAME-RATE={rate:.3}");
     }
     if audio.is_some() {
         let _ = write!(out, ",AUDIO=\"{AUDIO_GROUP}\"");
+    }
+    if rendition.picture.is_some() {
+        // Without it, players look for captions in the media (A§9.19).
+        out.push_str(",CLOSED-CAPTIONS=NONE");
     }
     let _ = writeln!(out, "\n{}/index.m3u8", rendition.name);
 }

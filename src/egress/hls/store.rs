@@ -354,10 +354,16 @@ impl Store {
         Numbers { msn: self.next_msn, discontinuities }
     }
 
-    /// Where another rendition begins to count whose first media is segment `msn`, after
-    /// `discontinuities`: with up to `leading` gaps in place of the segments that are
-    /// listed here before it.
-    pub fn origin_for(&self, msn: u64, discontinuities: u64, leading: usize) -> Origin {
+    /// Where another rendition begins to count whose first media is segment `msn`, of
+    /// `start`, after `discontinuities`, `breaks` of them its own: with up to `leading`
+    /// gaps in place of the segments that are listed here before it.
+    pub fn origin_for(
+        &self,
+        msn: u64,
+        start: Utc,
+        (discontinuities, breaks): (u64, u32),
+        leading: usize,
+    ) -> Origin {
         let listed = self.complete.iter().skip(self.listed).chain(&self.open);
         let before: Vec<_> = listed.filter(|segment| segment.msn < msn).collect();
         // Only an unbroken row of segments can stand before it.
@@ -368,9 +374,14 @@ impl Store {
             micros: self.micros(segment.duration),
             discontinuities: segment.discontinuities,
         };
-        let leading: Vec<_> = before.iter().skip(first).map(gap).collect();
-        let breaks: u64 = leading.iter().map(|gap| u64::from(gap.discontinuities)).sum();
-        let discontinuities = discontinuities.saturating_sub(breaks);
+        let mut leading: Vec<_> = before.iter().skip(first).map(gap).collect();
+        if let Some(last) = leading.last_mut().filter(|_| breaks == 0) {
+            // It ends where the media begins, which may be late.
+            let length = u64::try_from(start.micros_since(last.start)).unwrap_or(0);
+            last.micros = length.min(self.micros(self.limits.floor) / 3);
+        }
+        let earlier: u64 = leading.iter().map(|gap| u64::from(gap.discontinuities)).sum();
+        let discontinuities = discontinuities.saturating_sub(earlier + u64::from(breaks));
         Origin { numbers: Numbers { msn, discontinuities }, leading }
     }
 

@@ -54,8 +54,17 @@ impl Segmenter {
         let slack = self.slack(index);
         let front = track.pending.front().map(|front| track.ticks(front.micros));
         let part = track.ticks(self.settings.part_target.as_micros() as u64);
+        // A gap begins soon after its boundary, a part of it is told when it has passed.
+        let pending = |front: u64| {
+            let early = track.micros(front + part / 2) + slack;
+            if track.has_media() && !track.is_missing(early) {
+                front + part
+            } else {
+                front + part / 2
+            }
+        };
         let Some(limit) = self.limit(index) else {
-            let due = track.micros(front? + part) + slack;
+            let due = track.micros(pending(front?)) + slack;
             return Some((due, Due::Pending(index)));
         };
         let start = track.cutter.part_start();
@@ -63,7 +72,7 @@ impl Segmenter {
         let newest = track.cutter.newest();
         let passed = |front: &u64| newest.is_some_and(|newest| newest >= *front);
         let (at, due) = match front.filter(|front| !passed(front)) {
-            Some(front) if start >= front => (front + part, Due::Pending(index)),
+            Some(front) if start >= front => (pending(front), Due::Pending(index)),
             Some(front) if front < end => (front, Due::Part(index, front)),
             _ if end > limit => (limit, Due::Limit(index)),
             _ => (end, Due::Part(index, end)),

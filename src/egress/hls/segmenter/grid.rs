@@ -252,15 +252,19 @@ impl Segmenter {
         let track = &self.tracks[index];
         let Some(front) = track.pending.front().copied() else { return };
         let at = track.ticks(front.micros);
+        // Gaps begin when it is certain, so that those with media come first; not
+        // when there is nobody to come.
+        let gap = !self.returning && self.leader(now).is_none();
         if !track.has_media() {
             self.try_begin(index);
             let track = &self.tracks[index];
-            let gone = !self.returning && !track.is_alive(now);
-            if gone && track.is_gap() && !track.pending.is_empty() {
+            if gap && track.is_gap() && !track.pending.is_empty() {
                 self.begin(index, at, true);
             }
         } else if track.is_missing(now) {
-            self.begin(index, at, true);
+            if gap {
+                self.begin(index, at, true);
+            }
         } else if track.is_audio() {
             let passed = track.cutter.newest().is_some_and(|newest| newest >= at);
             if let Some(nearest) = track.cutter.nearest(at).filter(|_| passed) {

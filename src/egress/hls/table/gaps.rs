@@ -40,18 +40,30 @@ impl Table {
         }
     }
 
-    /// PART-TARGET and the length of a gap segment, in ticks of a rendition.
-    fn gap_lengths(&self, index: usize) -> (u64, u64) {
+    /// PART-TARGET, the length of a gap segment and its limit, in ticks of a rendition.
+    fn gap_lengths(&self, index: usize) -> (u64, u64, u64) {
         let rate = u128::from(self.tracks[index].source.codec.clock_rate());
         let ticks = |length: Duration| (length.as_micros() * rate / 1_000_000) as u64;
-        (ticks(self.settings.part_target), ticks(self.settings.segment_target))
+        let settings = &self.settings;
+        let (part, segment) = (ticks(settings.part_target), ticks(settings.segment_target));
+        (part, segment, ticks(settings.segment_limit))
     }
 
-    /// All silent renditions have gaps until `to`, in the same segments.
+    /// All silent renditions have gaps until `to`, at most a part from before, in the same
+    /// segments.
     fn extend_gaps(&mut self, to: Utc) {
+        let tight = (0..self.tracks.len()).any(|index| {
+            let (part, _, limit) = self.gap_lengths(index);
+            let track = &self.tracks[index];
+            let open = track.store.open().filter(|_| track.has_gap());
+            open.is_some_and(|open| open.duration + part > limit)
+        });
+        if tight {
+            self.end_gaps();
+        }
         let mut full = false;
         for index in 0..self.tracks.len() {
-            let (part, segment) = self.gap_lengths(index);
+            let (part, segment, _) = self.gap_lengths(index);
             let track = &mut self.tracks[index];
             if track.has_gap() {
                 track.gap_since = track.gap_since.or(track.store.edge());
@@ -81,7 +93,7 @@ impl Table {
         let edge = begun().filter_map(|track| track.store.edge()).max();
         let (Some(newest), Some(edge)) = (newest, edge) else { return };
         for index in 0..self.tracks.len() {
-            let (part, _) = self.gap_lengths(index);
+            let (part, ..) = self.gap_lengths(index);
             let track = &mut self.tracks[index];
             if track.store.has_begun() && track.store.numbers().msn < newest {
                 track.store.extend_gap(edge, part, u64::MAX);
@@ -119,8 +131,10 @@ impl Table {
         if let Some((known, edge)) = self.edge {
             let passed = now.saturating_duration_since(known) + self.live.targets.part;
             let most = edge.offset_micros(i64::try_from(passed.as_micros()).unwrap_or(i64::MAX));
-            if start.program_date_time > edge {
-                self.extend_gaps(start.program_date_time.min(most));
+            let (to, mut at) = (start.program_date_time.min(most), edge);
+            while at < to {
+                at = to.min(at.offset_micros(self.live.targets.part.as_micros() as i64));
+                self.extend_gaps(at);
             }
             self.end_gaps();
         }
@@ -133,7 +147,7 @@ impl Table {
 
     /// A silent rendition has a gap from the boundary `last` to where the others are.
     fn mirror(&mut self, index: usize, last: Boundary) {
-        let (part, _) = self.gap_lengths(index);
+        let (part, ..) = self.gap_lengths(index);
         let Some((_, edge)) = self.edge else { return };
         let track = &mut self.tracks[index];
         if track.has_gap() {
@@ -152,6 +166,7 @@ impl Table {
 
     /// An outage: all pictures are gaps, or all sound where there is no picture.
     pub(super) fn note_outage(&mut self, now: Instant) {
+        let silent = self.tracks.iter().all(|track| track.silent);
         let kind = self.tracks.first().map(|track| track.source.codec.kind());
         let leading = self.tracks.iter().filter(|t| Some(t.source.codec.kind()) == kind);
         let begun = || leading.clone().filter(|track| track.store.has_begun());
@@ -162,6 +177,8 @@ impl Table {
                 self.outage.begin(numbers.unwrap_or(0), since);
                 self.outage.announce()
             }
+            // The publication ended, and no gap is due yet.
+            None if silent => None,
             None => {
                 let media = begun().filter(|track| track.gap_since.is_none());
                 let back = media.filter_map(|track| Some(track.store.newest()?.program_date_time));

@@ -98,7 +98,8 @@ pub struct Table {
     segment_ended: bool,
     /// A handful: drained after each call.
     wanted: VecDeque<LayerId>,
-    dropped: u64,
+    /// What this publication's segmenter counted so far.
+    counted: [u64; 3],
     stats: Arc<HlsStats>,
 }
 
@@ -139,7 +140,7 @@ impl Table {
             is_listed: false,
             segment_ended: false,
             wanted: VecDeque::new(),
-            dropped: 0,
+            counted: [0; 3],
             stats,
         };
         table.begin(&plan.renditions).then_some(table)
@@ -190,7 +191,7 @@ impl Table {
         let (Some(places), Some(segmenter)) = (places, segmenter) else { return false };
         (self.base, self.boundary) = (None, None);
         self.segmenter = Some((segmenter, places));
-        self.dropped = 0;
+        self.counted = [0; 3];
         true
     }
 
@@ -298,9 +299,14 @@ impl Table {
                 }
             }
         }
-        let dropped = segmenter.dropped();
-        count(&self.stats.frames_dropped_unusable, dropped - self.dropped);
-        self.dropped = dropped;
+        let counted = [segmenter.dropped(), segmenter.unaligned(), segmenter.gaps()];
+        let stats = &self.stats;
+        let counters =
+            [&stats.frames_dropped_unusable, &stats.segments_unaligned, &stats.segments_gap];
+        for ((counter, new), old) in counters.iter().zip(counted).zip(self.counted) {
+            count(counter, new - old);
+        }
+        self.counted = counted;
     }
 
     fn start_segment(&mut self, index: usize, mut start: SegmentStart, now: Instant) {
@@ -311,17 +317,14 @@ impl Table {
         let before = base.discontinuities + start.sequence;
         let msn = base.msn + start.number;
         let origin = (!self.tracks[index].store.has_begun()).then(|| {
-            let at = start.program_date_time;
-            self.origin(msn, before + u64::from(start.discontinuities), at)
+            let breaks = (before + u64::from(start.discontinuities), start.discontinuities);
+            self.origin(msn, start.program_date_time, breaks)
         });
         let track = &mut self.tracks[index];
         track.silent = false;
         track.gap_since = start.gap.then(|| track.gap_since.unwrap_or(start.program_date_time));
         match origin {
-            Some(origin) => {
-                start.discontinuities = 0;
-                track.store.begin(&origin, start);
-            }
+            Some(origin) => track.store.begin(&origin, start),
             None => {
                 // What its gaps did not take over yet.
                 let expected = before + u64::from(start.discontinuities);
@@ -333,10 +336,10 @@ impl Table {
     }
 
     /// Where a rendition begins to count that has no segment yet, and what stands before.
-    fn origin(&self, msn: u64, discontinuities: u64, at: Utc) -> Origin {
+    fn origin(&self, msn: u64, at: Utc, breaks: (u64, u32)) -> Origin {
         let mut begun = self.tracks.iter().map(|track| &track.store).filter(|s| s.has_begun());
         let other = begun.find(|store| store.numbers().msn >= msn);
-        let origin = other.map(|store| store.origin_for(msn, discontinuities, self.leading_gaps));
+        let origin = other.map(|store| store.origin_for(msn, at, breaks, self.leading_gaps));
         origin.filter(|origin| !origin.leading.is_empty()).unwrap_or_else(|| {
             let micros = self.live.targets.durations(1).as_micros() as i64;
             // Before the first segment of all there is nothing; later there was something.
@@ -346,6 +349,7 @@ impl Table {
                 micros: micros as u64,
                 discontinuities: 0,
             });
+            let discontinuities = breaks.0.saturating_sub(u64::from(breaks.1));
             Origin { numbers: Numbers { msn, discontinuities }, leading: leading.collect() }
         })
     }

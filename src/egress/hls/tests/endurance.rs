@@ -153,7 +153,7 @@ impl Checker {
 fn p1_to_p20_hold_for_half_an_hour_of_everything_that_can_happen() {
     let mut sim = Sim::new(20_231_114, 3, FAIR);
     let mut checker = Checker::new(4);
-    let mut go = |sim: &mut Sim, checker: &mut Checker, until: u64| {
+    let go = |sim: &mut Sim, checker: &mut Checker, until: u64| {
         sim.until(until, |sim| checker.step(sim));
     };
     sim.lines[2].on = false;

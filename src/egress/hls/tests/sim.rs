@@ -172,7 +172,7 @@ impl Sim {
                 continue;
             }
             let is_audio = line.id == AUDIO;
-            let periodic = line.gop.is_some_and(|gop| line.sent % gop == 0);
+            let periodic = line.gop.is_some_and(|gop| line.sent.is_multiple_of(gop));
             let obeys = line.gop.is_none() && line.key_due.is_some_and(|due| due <= at);
             let keyframe = is_audio || periodic || obeys;
             if obeys || periodic {
