@@ -236,16 +236,29 @@ impl Server {
         let _ = stream.set_nodelay(true);
         #[cfg(target_os = "linux")]
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT));
-        let Some(tls) = &self.tls else {
-            return self.drive(stream, peer, stop).await;
-        };
+        // In boxes: a connection in the clear is not to hold the room that TLS needs, nor
+        // one with TLS the room of its handshake.
+        match &self.tls {
+            None => Box::pin(self.drive(stream, peer, stop)).await,
+            Some(tls) => Box::pin(self.secure(tls, stream, peer, stop)).await,
+        }
+    }
+
+    async fn secure(
+        &self,
+        tls: &TlsAcceptor,
+        stream: TcpStream,
+        peer: SocketAddr,
+        stop: watch::Receiver<bool>,
+    ) {
         let mut stopping = stop.clone();
+        let accept = Box::pin(timeout(self.limits.header_timeout, tls.accept(stream)));
         let handshake = tokio::select! {
-            handshake = timeout(self.limits.header_timeout, tls.accept(stream)) => handshake,
+            handshake = accept => handshake,
             () = stopped(&mut stopping) => return,
         };
         match handshake {
-            Ok(Ok(stream)) => self.drive(stream, peer, stop).await,
+            Ok(Ok(stream)) => Box::pin(self.drive(stream, peer, stop)).await,
             Ok(Err(error)) => {
                 self.stats.tls.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(%peer, %error, "TLS handshake failed");
