@@ -427,7 +427,8 @@ mod tests {
         fn poll_frame(
             self: std::pin::Pin<&mut Self>,
             _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<Option<Result<hyper::body::Frame<bytes::Bytes>, Self::Error>>> {
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<bytes::Bytes>, Self::Error>>>
+        {
             const PIECE: &[u8] = &[0; 16 * 1024];
             self.0.fetch_add(PIECE.len() as u64, Ordering::Relaxed);
             let frame = hyper::body::Frame::data(bytes::Bytes::from_static(PIECE));
