@@ -83,7 +83,7 @@ def ended(process, how=signal.SIGTERM):
 
 
 @contextlib.contextmanager
-def gateway(workers):
+def gateway(workers, hls=False):
     """A gateway with a table live; gives its process."""
     config = f"""
 [http]
@@ -97,7 +97,7 @@ workers = {workers}
 # What is to be found is where it ends.
 max_worker_load = 0
 [hls]
-enabled = false
+enabled = {str(hls).lower()}
 [log]
 level = "warn,railbird::app=info"
 format = "json"
@@ -107,7 +107,9 @@ format = "json"
         path.write_text(config)
         log = open(pathlib.Path(folder) / "log", "w+")
         command = [str(RELEASE / "railbird"), "serve", "--config", str(path)]
-        process = subprocess.Popen(pinned(0, command), stderr=log, stdout=subprocess.DEVNULL)
+        # Answers to players may take every core, as on a node.
+        command = command if hls else pinned(0, command)
+        process = subprocess.Popen(command, stderr=log, stdout=subprocess.DEVNULL)
         with ended(process):
             wait_for(lambda: '"ready"' in pathlib.Path(log.name).read_text(), "the gateway")
             publish = [str(RELEASE / "loadgen"), "publish", "--source", "pattern"]
@@ -147,9 +149,13 @@ def resident(process):
 
 def loadgen(process, verb, *arguments):
     """The JSON report of viewers; a threshold missed is a figure here, not an error."""
+    path = "hls/bench/index.m3u8" if verb == "hls" else "whep/bench"
     command = [str(RELEASE / "loadgen"), verb, "--json", "--server-pid", str(process.pid)]
-    command += ["--url", f"http://127.0.0.1:{HTTP}/whep/bench", *arguments]
-    done = subprocess.run(pinned(1, command), capture_output=True, text=True)
+    command = pinned(1, [*command, "--url", f"http://127.0.0.1:{HTTP}/{path}", *arguments])
+    if verb == "hls":
+        # Players are not on the node: theirs is what the gateway leaves of the cores.
+        command = ["nice", "-n", "19", *command]
+    done = subprocess.run(command, capture_output=True, text=True)
     if not done.stdout.strip():
         raise SystemExit(f"error: {' '.join(command)}: {done.stderr.strip()[-500:]}")
     return json.loads(done.stdout)
@@ -180,6 +186,22 @@ def end_to_end(quick):
         found["storm"] = loadgen(process, "storm", "--joins", str(viewers), "--within", "1s",
                                  "--duration", "3s")
         found["keyframe_requests"] = metric(forwarded) - before
+    return found
+
+
+def waiting(quick):
+    """Players of one rendition that wait for every part, few and many of them."""
+    found = {}
+    few, many = (50, 500) if quick else (50, 5000)
+    with gateway(1, hls=True) as process:
+        for name, clients, seconds in (("few", few, 20), ("many", many, 10)):
+            progress(f"{clients} LL-HLS players wait")
+            found[name] = loadgen(
+                process, "hls", "--playlists-only", "--no-audio", "--clients", str(clients), "--join-rate", "1000",
+                "--rtt", "200ms", "--baseline", "3s", "--duration", f"{3 if quick else seconds}s")
+        found["resident"] = found["many"]["window"]["server"]["rssBytes"]
+        time.sleep(5)
+        found["left"] = resident(process)
     return found
 
 
@@ -247,7 +269,35 @@ def hostile(kinds):
     return lines
 
 
-def report(hardware, software, single, rounds, kinds, about):
+def players(rounds):
+    """The target lines of LL-HLS, and the section about it."""
+    cost = lambda which: median_of(rounds, lambda r: r[which]["window"]["server"]["microsPerPlaylist"])
+    spread = lambda which, key: median_of(rounds, lambda r: r[which]["answerSpreadMs"][key])
+    few, many, clients = cost("few"), cost("many"), rounds[0]["many"]["clients"]
+    p99, ratio = spread("many", "p99"), many / few
+    memory = median_of(rounds, lambda r: r["many"]["window"]["server"]["rssBytesPerClient"]) / 1024
+    resident_mb = median_of(rounds, lambda r: r["resident"]) / 1e6
+    left_mb = median_of(rounds, lambda r: r["left"]) / 1e6
+    targets = [
+        f"| LL-HLS: {clients} players wait for a part: answered, p99 | ≤ 50 ms | {p99:.0f} ms | {verdict(p99, 50)} |",
+        f"| CPU per blocked playlist, {clients} players ÷ {rounds[0]['few']['clients']} | ≤ 1.2 | {ratio:.2f} | {verdict(ratio, 1.2)} |",
+        f"| memory per waiting player | ≤ 24 KiB | {memory:.1f} KiB | {verdict(memory, 24)} |",
+    ]
+    section = [
+        "", "## LL-HLS", "",
+        f"Players on one rendition, HTTP/1.1 in the clear, each waiting for every next part (playlists only, 200 ms away). Medians of {len(rounds)} rounds.",
+        "Times are from the first player's answer to each player's, by the kernel's receive time; the players share the machine,",
+        "at the lowest priority.", "",
+        "| players | CPU per blocked playlist | answered p50 | p95 | p99 | last |", "|---|---|---|---|---|---|",
+    ]
+    for which in ("few", "many"):
+        section.append(f"| {rounds[0][which]['clients']} | {cost(which):.1f} us | " + " | ".join(
+            f"{spread(which, key):.1f} ms" for key in ("p50", "p95", "p99", "max")) + " |")
+    section += ["", f"Resident with {clients} players {resident_mb:.0f} MB, five seconds after they left {left_mb:.0f} MB."]
+    return targets, section
+
+
+def report(hardware, software, single, rounds, kinds, waits, about):
     nanos = {row["case"]: row["nanosPerPacket"] for row in hardware["rows"]}
     soft = {row["case"]: row["nanosPerPacket"] for row in software["rows"]}
     reference = next(name for name in nanos if name.startswith("reference"))
@@ -286,6 +336,8 @@ def report(hardware, software, single, rounds, kinds, about):
     scaling = hardware.get("twoWorkers")
     if scaling:
         lines.append(f"| two workers ÷ one, packets per second | ≥ 1.8 | {scaling:.2f} | {verdict(scaling, 1.8, True)} |")
+    targets, section = players(waits)
+    lines += targets
     server = lambda key: median_of(rounds, lambda r: r["calm"]["window"]["server"][key])
     sent = median_of(rounds, lambda r: r["calm"]["window"]["mbitPerSecond"])
     lines += [
@@ -306,6 +358,7 @@ def report(hardware, software, single, rounds, kinds, about):
         f"{len(rounds)} rounds: {sent:.0f} Mbit/s delivered, {server('cores') * 100:.0f} % of a core,",
         f"{server('nanosPerPacket'):.0f} ns of the whole process's CPU per packet, {server('secondsPerGbit'):.3f} s per Gbit.",
     ]
+    lines += section
     lines += hostile(kinds)
     lines += [
         "", "## Single steps", "", "| step | ns, median |", "|---|---|",
@@ -323,7 +376,8 @@ def main():
     if options.end_to_end:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         rounds = [end_to_end(options.quick) for _ in range(1 if options.quick else 3)]
-        json.dump({"rounds": rounds, "attacks": attacks(options.quick)}, sys.stdout)
+        waits = [waiting(options.quick)]
+        json.dump({"rounds": rounds, "attacks": attacks(options.quick), "waiting": waits}, sys.stdout)
         return
     if os.geteuid() != 0:
         raise SystemExit("error: the benchmarks make network namespaces, which needs root")
@@ -337,7 +391,7 @@ def main():
     progress("single steps")
     single = steps(options.quick)
     found = inside()
-    report(hardware, software, single, found["rounds"], found["attacks"], about)
+    report(hardware, software, single, found["rounds"], found["attacks"], found["waiting"], about)
 
 
 if __name__ == "__main__":

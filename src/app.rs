@@ -30,7 +30,7 @@ use crate::hub::Registry;
 use crate::net::addresses::{self, MAX_ADDRESSES};
 use crate::net::files::raise_open_files;
 use crate::net::interfaces::Host;
-use crate::net::tcp::{Limits, Server, listen};
+use crate::net::tcp::{Limits, Server, UNREAD_TIMEOUT, listen};
 use crate::net::tls::Certificate;
 use crate::qos::Metrics;
 use crate::time::Clock;
@@ -344,6 +344,7 @@ fn limits(http: &Http) -> Limits {
         max_connections: http.max_connections,
         header_timeout: http.header_timeout,
         shutdown_timeout: http.shutdown_timeout,
+        unread_timeout: UNREAD_TIMEOUT,
     }
 }
 
@@ -355,7 +356,9 @@ fn warn_of_few_files(max_connections: usize) {
         tracing::warn!(
             limit,
             wanted,
-            "the limit on open files (ulimit -n) is below what http.max_connections may need"
+            "the hard limit on open files is below what http.max_connections needs: raise it \
+             (LimitNOFILE= of systemd, --ulimit nofile= of a container), or lower \
+             http.max_connections"
         );
     }
 }

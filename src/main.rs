@@ -84,6 +84,10 @@ fn check(file: &Path) -> anyhow::Result<()> {
 fn run(file: Option<&Path>, dev_tls: bool, demo: bool) -> anyhow::Result<()> {
     let config = config::load(file)?;
     logging::start(&config.log);
+    // The allocator asks for huge pages, which hold as much for a connection's buffers of
+    // which a tenth is used. Where they cannot be refused, it only takes more memory.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(app::run(config, app::Options { dev_tls, demo }));
     runtime.shutdown_timeout(RUNTIME_STOP);

@@ -166,18 +166,6 @@ async fn operators_see_health_metrics_and_tables() {
 }
 
 #[tokio::test]
-async fn tls_offers_http2_and_http1() {
-    let app = App::start(&config(""), Options { dev_tls: true, demo: false }).await.unwrap();
-    let url = format!("https://{}/api/tables", app.http()[0]);
-    let builder = || Client::builder().tls_danger_accept_invalid_certs(true);
-    let h2 = builder().build().unwrap().get(&url).send().await.unwrap();
-    assert_eq!((h2.status(), h2.version()), (StatusCode::OK, Version::HTTP_2));
-    let h1 = builder().http1_only().build().unwrap().get(&url).send().await.unwrap();
-    assert_eq!((h1.status(), h1.version()), (StatusCode::OK, Version::HTTP_11));
-    app.stop().await;
-}
-
-#[tokio::test]
 async fn http2_without_tls_works_by_prior_knowledge() {
     let app = start("").await;
     let client = Client::builder().http2_prior_knowledge().build().unwrap();
@@ -197,6 +185,45 @@ async fn a_client_that_asks_nothing_is_disconnected() {
         let end = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer));
         // An answer of 408 or none, but an end, orderly or by reset.
         let _ = end.await.expect("the connection is still open");
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_later_head_that_never_ends_is_cut_off() {
+    let app = start("header_timeout = \"100ms\"\n").await;
+    let mut stream = TcpStream::connect(app.http()[0]).await.unwrap();
+    stream.write_all(b"GET /api/tables HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    stream.write_all(b"GET /api/tables HTTP/1.1\r\nHo").await.unwrap();
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest));
+    let _ = end.await.expect("the connection is still open");
+    app.stop().await;
+}
+
+/// RFC 7301: what the client offers decides, on the gateway's own TLS listener.
+#[tokio::test]
+async fn h16_tls_serves_http2_by_alpn_and_http1_to_those_who_know_no_other() {
+    let options = Options { dev_tls: true, ..Options::default() };
+    let app = App::start(&config(""), options).await.unwrap();
+    let base = format!("https://{}", app.http()[0]);
+    let client = || Client::builder().tls_danger_accept_invalid_certs(true);
+    for (client, version) in
+        [(client(), Version::HTTP_2), (client().http1_only(), Version::HTTP_11)]
+    {
+        let client = client.redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        // One connection, many requests at once and after each other.
+        let ask = async |path: &str| {
+            let answer = client.get(format!("{base}{path}")).send().await.unwrap();
+            (answer.status().as_u16(), answer.version())
+        };
+        for path in ["/hls/nobody/index.m3u8", "/api/tables", "/hls/nobody/index.m3u8"] {
+            let status = if path.starts_with("/hls") { 404 } else { 200 };
+            assert_eq!(ask(path).await, (status, version));
+        }
     }
     app.stop().await;
 }

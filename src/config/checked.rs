@@ -213,7 +213,7 @@ fn http(mut s: Section<'_, '_>) -> Http {
     let listen = s.read("listen", "Public listeners: WHIP, WHEP, LL-HLS and pages; port 0 takes a free one.", r#"["0.0.0.0:8080"]"#, list(1, socket_address));
     let certificate = s.read("tls_certificate", "PEM certificate chain, read again when it changes; \"\" serves plain HTTP.", r#""""#, optional_path);
     let key = s.read("tls_key", "PEM private key of the certificate.", r#""""#, optional_path);
-    let max_connections = s.read("max_connections", "Connections open at once; more are answered 503.", "10_000", number(1..=1_000_000));
+    let max_connections = s.read("max_connections", "Connections open at once; more are answered 503.", "50_000", number(1..=1_000_000));
     let max_body_bytes = s.read("max_body_bytes", "Longest request body (an SDP offer is a few KiB); longer ones are answered 413.", "65_536", number(1024..=MAX_SDP_BYTES as i64));
     let header_timeout = s.read("header_timeout", "How long a client may take to send a request's head, and to stay idle between two.", r#""15s""#, duration(ms(100)..=ms(3_600_000)));
     let shutdown_timeout = s.read("shutdown_timeout", "How long open requests may take to end when the gateway stops.", r#""5s""#, duration(ms(0)..=ms(3_600_000)));

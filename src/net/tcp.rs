@@ -34,7 +34,7 @@ use super::activity::Activity;
 use super::dscp::Dscp;
 
 /// Connections that may wait for `accept`; more are refused by the kernel.
-const BACKLOG: i32 = 1024;
+const BACKLOG: i32 = 4096;
 
 /// Longest head of an HTTP/1 request, and of an HTTP/2 one; longer ones are answered 431.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -50,7 +50,7 @@ const PING: Duration = Duration::from_secs(20);
 
 /// A client that takes no byte for so long is disconnected: by the kernel when the
 /// connection stands still, by [`Activity`] when HTTP/2 keeps its streams' windows shut.
-const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
+pub const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pause after a failed `accept`: out of descriptors is the usual cause, and
 /// trying at once would only burn the core.
@@ -74,6 +74,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Time that open requests have when the gateway stops.
     pub shutdown_timeout: Duration,
+    /// Time after which a client that takes no byte of its answers is disconnected.
+    pub unread_timeout: Duration,
 }
 
 /// Counters of one listener group. Read at scrape time.
@@ -235,17 +237,30 @@ impl Server {
         // Without these options the connection is only worse, not wrong.
         let _ = stream.set_nodelay(true);
         #[cfg(target_os = "linux")]
-        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT));
-        let Some(tls) = &self.tls else {
-            return self.drive(stream, peer, stop).await;
-        };
+        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(self.limits.unread_timeout));
+        // In boxes: a connection in the clear is not to hold the room that TLS needs, nor
+        // one with TLS the room of its handshake.
+        match &self.tls {
+            None => Box::pin(self.drive(stream, peer, stop)).await,
+            Some(tls) => Box::pin(self.secure(tls, stream, peer, stop)).await,
+        }
+    }
+
+    async fn secure(
+        &self,
+        tls: &TlsAcceptor,
+        stream: TcpStream,
+        peer: SocketAddr,
+        stop: watch::Receiver<bool>,
+    ) {
         let mut stopping = stop.clone();
+        let accept = Box::pin(timeout(self.limits.header_timeout, tls.accept(stream)));
         let handshake = tokio::select! {
-            handshake = timeout(self.limits.header_timeout, tls.accept(stream)) => handshake,
+            handshake = accept => handshake,
             () = stopped(&mut stopping) => return,
         };
         match handshake {
-            Ok(Ok(stream)) => self.drive(stream, peer, stop).await,
+            Ok(Ok(stream)) => Box::pin(self.drive(stream, peer, stop)).await,
             Ok(Err(error)) => {
                 self.stats.tls.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(%peer, %error, "TLS handshake failed");
@@ -275,7 +290,8 @@ impl Server {
         let period = self.limits.header_timeout;
         let mut look_at = interval_at(Instant::now() + period, period);
         look_at.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let unread_periods = UNREAD_TIMEOUT.as_millis().div_ceil(period.as_millis().max(1)) as u32;
+        let unread = self.limits.unread_timeout.as_millis();
+        let unread_periods = unread.div_ceil(period.as_millis().max(1)) as u32;
         let (mut quiet_periods, mut stopping) = (0, false);
         loop {
             tokio::select! {
@@ -399,6 +415,79 @@ mod tests {
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", body.len());
         assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+    }
+
+    /// A body without end, and how much of it was taken.
+    struct Endless(Arc<AtomicU64>);
+
+    impl hyper::body::Body for Endless {
+        type Data = bytes::Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<bytes::Bytes>, Self::Error>>>
+        {
+            const PIECE: &[u8] = &[0; 16 * 1024];
+            self.0.fetch_add(PIECE.len() as u64, Ordering::Relaxed);
+            let frame = hyper::body::Frame::data(bytes::Bytes::from_static(PIECE));
+            std::task::Poll::Ready(Some(Ok(frame)))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_nothing_is_cut_off_and_little_is_kept_for_it() {
+        let taken = Arc::new(AtomicU64::new(0));
+        let body = taken.clone();
+        let segment = async move || Body::new(Endless(body.clone()));
+        let router = Router::new().route("/", axum::routing::get(segment));
+        let limits = Limits {
+            max_connections: 4,
+            header_timeout: Duration::from_millis(50),
+            shutdown_timeout: Duration::from_millis(100),
+            unread_timeout: Duration::from_millis(200),
+        };
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = Server::new(router, None, limits);
+        let stats = server.stats();
+        let (stop, stopping) = watch::channel(false);
+        let running = tokio::spawn(server.run(vec![listener], stopping));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let cut_off = async {
+            while taken.load(Ordering::Relaxed) == 0 || stats.open() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(20), cut_off).await.expect("it is still served");
+        // What the kernel took for it on both sides, and our own buffer.
+        let kernel = 16 << 20;
+        assert!(taken.load(Ordering::Relaxed) < kernel, "{taken:?} bytes were made");
+        stop.send_replace(true);
+        running.await.unwrap();
+    }
+
+    /// Thousands of connections wait at once: each byte here is one of every viewer.
+    #[tokio::test]
+    async fn a_connection_in_the_clear_is_small() {
+        let limits = Limits {
+            max_connections: 1,
+            header_timeout: Duration::from_secs(1),
+            shutdown_timeout: Duration::from_secs(1),
+            unread_timeout: Duration::from_secs(1),
+        };
+        let server = Arc::new(Server::new(Router::new(), None, limits));
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let peer = client.local_addr().unwrap();
+        let (_stop, stopping) = watch::channel(false);
+        let slot = server.slots.clone().try_acquire_owned().unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let inner = size_of_val(&server.drive(client, peer, stopping.clone()));
+        let outer = size_of_val(&server.clone().connection(stream, peer, slot, stopping));
+        assert!(outer <= 1024 && inner <= 6 * 1024, "{outer} and {inner} bytes");
     }
 
     #[tokio::test]

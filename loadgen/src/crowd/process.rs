@@ -21,8 +21,24 @@ pub struct Usage {
 /// When there is no such process, or it is not shown to us.
 pub fn usage(pid: u32) -> io::Result<Usage> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    parse(&stat, rustix::param::clock_ticks_per_second(), rustix::param::page_size() as u64)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unexpected /proc/PID/stat"))
+    let ticks = rustix::param::clock_ticks_per_second();
+    let usage = parse(&stat, ticks, rustix::param::page_size() as u64);
+    let mut usage = usage
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unexpected /proc/PID/stat"))?;
+    // Ticks miss what wakes for microseconds; the scheduler counts nanoseconds, but only of
+    // the threads that live.
+    usage.cpu = usage.cpu.max(scheduled(pid).unwrap_or_default());
+    Ok(usage)
+}
+
+/// Time that the threads of a process have run, where the kernel tells (schedstat).
+fn scheduled(pid: u32) -> io::Result<Duration> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"))?;
+    let nanos = threads.filter_map(|thread| {
+        let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        text.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    });
+    Ok(Duration::from_nanos(nanos.sum()))
 }
 
 /// Fields 14 and 15 are ticks of user and system time, field 24 is pages resident.

@@ -10,20 +10,19 @@ use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::Url;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::playlist::MAX_TEXT;
+use super::socket::Socket;
 use super::wire::{Received, Receiver};
 
 /// How long a connection may take to open.
@@ -91,7 +90,7 @@ impl Network {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn open(&self, origin: &Origin) -> Result<Box<dyn Stream>, Failure> {
+    async fn open(&self, origin: &Origin) -> Result<Socket, Failure> {
         let Origin { secure, host, port } = origin;
         let mut last = Failure::Connect("the name has no address".to_owned());
         for address in self.resolve(host, *port).await? {
@@ -105,22 +104,17 @@ impl Network {
             // Requests are single writes: nothing to gather.
             let _ = stream.set_nodelay(true);
             if !secure {
-                return Ok(Box::new(stream));
+                return Ok(Socket::plain(stream));
             }
             let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
             let name = name.map_err(|_| Failure::Url(host.clone()))?;
             let stream = self.tls.connect(name, stream).await;
             let stream = stream.map_err(|error| Failure::Tls(error.to_string()))?;
-            return Ok(Box::new(stream));
+            return Ok(Socket::Tls(Box::new(stream)));
         }
         Err(last)
     }
 }
-
-/// A TCP connection, or TLS over one.
-trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for S {}
 
 /// Where a connection leads.
 #[derive(Debug, PartialEq, Eq)]
@@ -150,7 +144,7 @@ impl Origin {
 pub struct Answer {
     /// When the request was written.
     pub asked: Instant,
-    /// When the whole answer was there.
+    /// When the last of the answer came.
     pub answered: Instant,
     /// The bytes as they came, of a playlist.
     pub body: Bytes,
@@ -209,7 +203,7 @@ impl Want {
 /// One connection, to one server at a time.
 pub struct Connection {
     network: Arc<Network>,
-    open: Option<(Origin, Box<dyn Stream>)>,
+    open: Option<(Origin, Socket)>,
     /// The request, in a buffer that is used again.
     request: String,
     /// Times that it was opened.
@@ -236,15 +230,14 @@ impl Connection {
         self.connect(url).await?;
         self.write_request(url, query, want);
         // What is not read to its end leaves the connection in the middle of something.
-        let Some((origin, mut stream)) = self.open.take() else {
+        let Some((origin, mut socket)) = self.open.take() else {
             return Err(Failure::Connect("it is not open".to_owned()));
         };
         let asked = Instant::now();
-        let exchange = exchange(&mut *stream, self.request.as_bytes(), want);
-        let received = timeout(limit, exchange).await.unwrap_or(Err(Failure::Late))?;
-        let answered = Instant::now();
+        let exchange = exchange(&mut socket, self.request.as_bytes(), want);
+        let (received, answered) = timeout(limit, exchange).await.unwrap_or(Err(Failure::Late))?;
         if !received.close {
-            self.open = Some((origin, stream));
+            self.open = Some((origin, socket));
         }
         let (bytes, body, gzip) = want.judge(received)?;
         Ok(Answer { asked, answered, body, gzip, bytes })
@@ -263,8 +256,8 @@ impl Connection {
         self.open = None;
         let origin = Origin::of(url)?;
         let opened = timeout(CONNECT_LIMIT, self.network.open(&origin)).await;
-        let stream = opened.unwrap_or(Err(Failure::Connect("timed out".to_owned())))?;
-        self.open = Some((origin, stream));
+        let socket = opened.unwrap_or(Err(Failure::Connect("timed out".to_owned())))?;
+        self.open = Some((origin, socket));
         self.opened += 1;
         Ok(())
     }
@@ -304,33 +297,36 @@ fn broken(error: io::Error) -> Failure {
     Failure::Broken(error.to_string())
 }
 
-/// Writes a request and reads its answer.
+/// Writes a request and reads its answer; also tells when the last of it came.
 async fn exchange(
-    stream: &mut dyn Stream,
+    socket: &mut Socket,
     request: &[u8],
     want: Want,
-) -> Result<Received, Failure> {
-    stream.write_all(request).await.map_err(broken)?;
-    stream.flush().await.map_err(broken)?;
+) -> Result<(Received, Instant), Failure> {
+    socket.write(request).await.map_err(broken)?;
     let keep = if matches!(want, Want::Playlist) { MAX_TEXT } else { 0 };
     let mut receiver = Receiver::new(keep);
-    while !poll_fn(|context| poll_receive(stream, &mut receiver, context)).await? {}
-    Ok(receiver.finish())
+    loop {
+        let received = poll_fn(|context| poll_receive(socket, &mut receiver, context)).await?;
+        if let Some(came) = received {
+            return Ok((receiver.finish(), came));
+        }
+    }
 }
 
-/// Reads once; true when the answer is complete.
+/// Reads once; tells when the last bytes came once the answer is complete.
 fn poll_receive(
-    stream: &mut dyn Stream,
+    socket: &mut Socket,
     receiver: &mut Receiver,
     context: &mut Context<'_>,
-) -> Poll<Result<bool, Failure>> {
+) -> Poll<Result<Option<Instant>, Failure>> {
     SCRATCH.with_borrow_mut(|scratch| {
-        let mut read = ReadBuf::new(scratch);
-        ready!(Pin::new(stream).poll_read(context, &mut read)).map_err(broken)?;
-        Poll::Ready(match read.filled() {
+        let (bytes, came) = ready!(socket.poll_read(context, scratch)).map_err(broken)?;
+        let complete = match scratch.get(..bytes).unwrap_or_default() {
             [] if receiver.close() => Ok(true),
             [] => Err(Failure::Broken("it ended before the answer did".to_owned())),
             bytes => receiver.push(bytes).map_err(Failure::Body),
-        })
+        };
+        Poll::Ready(complete.map(|complete| complete.then_some(came)))
     })
 }

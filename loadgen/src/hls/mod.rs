@@ -15,6 +15,7 @@ pub mod multivariant;
 pub mod playhead;
 pub mod playlist;
 pub mod report;
+mod socket;
 pub mod tally;
 pub mod timeline;
 mod tls;

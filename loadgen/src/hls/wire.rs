@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(receiver.push(b"HTTP/1.1 200 OK\r\nA: "), Ok(false));
         let refused = (0..100).map(|_| receiver.push(&[b'x'; 1024])).find(Result::is_err);
         assert_eq!(refused, Some(Err("the head is too long")));
-        let more = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab";
-        assert_eq!(read(10, more).unwrap_err(), "bytes after the answer");
+        let more = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab";
+        assert_eq!(Receiver::new(10).push(more), Err("bytes after the answer"));
     }
 }

@@ -99,7 +99,7 @@ impl Default for HlsSettings {
             linger: Duration::from_secs(30),
             max_lingering: 200,
             start_wait: Duration::from_secs(5),
-            max_held_requests: 20_000,
+            max_held_requests: 100_000,
             sessions: true,
             max_sessions: 100_000,
         }
