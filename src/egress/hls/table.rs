@@ -19,7 +19,9 @@ use super::multivariant::{Variant, multivariant};
 use super::outage::Outage;
 use super::playlist::{Report, Targets, Version};
 use super::render::{Rendered, Renderer};
-use super::segmenter::{Event, RenditionSource, SegmentStart, Segmenter, SegmenterSettings};
+use super::segmenter::{
+    Counts, Event, RenditionSource, SegmentStart, Segmenter, SegmenterSettings,
+};
 use super::store::{Leading, MIN_LISTED, Numbers, Origin, Store, StoreLimits};
 use super::{HlsSettings, HlsStats, count};
 use crate::codec::MediaKind;
@@ -107,7 +109,8 @@ pub struct Table {
     segment_ended: bool,
     /// A handful: drained after each call.
     wanted: VecDeque<LayerId>,
-    dropped: u64,
+    /// What the statistics have of the segmenter.
+    counted: Counts,
     stats: Arc<HlsStats>,
 }
 
@@ -149,7 +152,7 @@ impl Table {
             is_listed: false,
             segment_ended: false,
             wanted: VecDeque::new(),
-            dropped: 0,
+            counted: Counts::default(),
             stats,
         };
         table.begin(&plan.renditions).then_some(table)
@@ -204,7 +207,7 @@ impl Table {
         self.leader = places.iter().find(video).or(places.first()).copied().unwrap_or(0);
         self.segmenter = Some((segmenter, places));
         (self.newest, self.first) = (None, None);
-        self.dropped = 0;
+        self.counted = Counts::default();
         true
     }
 
@@ -313,9 +316,11 @@ impl Table {
                 }
             }
         }
-        let dropped = segmenter.dropped();
-        count(&self.stats.frames_dropped_unusable, dropped - self.dropped);
-        self.dropped = dropped;
+        let counts = segmenter.counts();
+        let before = std::mem::replace(&mut self.counted, counts);
+        count(&self.stats.frames_dropped_unusable, counts.dropped - before.dropped);
+        count(&self.stats.unaligned_segments, counts.unaligned - before.unaligned);
+        count(&self.stats.gap_segments, counts.gaps - before.gaps);
     }
 
     fn start_segment(&mut self, index: usize, mut start: SegmentStart, now: Instant) {

@@ -125,7 +125,7 @@ impl Segmenter {
         let aligned = sync || self.tracks[index].is_audio();
         self.begin(index, self.tracks[index].cutter.part_start(), false);
         self.tracks[index].unaligned = !aligned;
-        self.unaligned += u64::from(!aligned);
+        self.counts.unaligned += u64::from(!aligned);
     }
 
     /// Ends the segment before a sample that would take it past the limit.
@@ -293,7 +293,7 @@ impl Segmenter {
             let aligned = track.is_audio() || track.cutter.sync_from(at) == Some(at);
             self.begin(index, at, false);
             self.tracks[index].unaligned = !aligned;
-            self.unaligned += u64::from(!aligned);
+            self.counts.unaligned += u64::from(!aligned);
         }
     }
 

@@ -153,7 +153,7 @@ impl Checker {
 fn p1_to_p20_hold_for_half_an_hour_of_everything_that_can_happen() {
     let mut sim = Sim::new(20_231_114, 3, FAIR);
     let mut checker = Checker::new(4);
-    let mut go = |sim: &mut Sim, checker: &mut Checker, until: u64| {
+    let go = |sim: &mut Sim, checker: &mut Checker, until: u64| {
         sim.until(until, |sim| checker.step(sim));
     };
     sim.lines[2].on = false;
@@ -207,7 +207,7 @@ fn p1_to_p20_hold_for_half_an_hour_of_everything_that_can_happen() {
     checker.check(&mut sim);
 
     assert_alignment(&checker);
-    assert_eq!(checker.unaligned(), sim.rig.segmenter.unaligned());
+    assert_eq!(checker.unaligned(), sim.rig.segmenter.counts().unaligned);
     assert!(checker.unaligned() <= 10, "{}", checker.unaligned());
     assert!(checker.versions > 15_000);
     // P9: a part each PART-TARGET, and the bound of lateness when one has to be waited for.
@@ -251,7 +251,7 @@ fn segments_have_the_target_length_where_the_source_answers() {
     for (response, most) in [((20, 20), 35), ((100, 100), 35), ((400, 400), 35), ((60, 180), 75)] {
         let weather = Weather { response, ..CALM };
         let (lengths, asked, sim) = lengths(Sim::new(1, 1, weather), 40_000);
-        assert!(lengths.len() > 12 && sim.rig.segmenter.unaligned() == 0);
+        assert!(lengths.len() > 12 && sim.rig.segmenter.counts().unaligned == 0);
         for length in &lengths[1..] {
             assert!((length - 2.0).abs() * 1000.0 <= f64::from(most), "{response:?} {lengths:?}");
         }
@@ -267,7 +267,7 @@ fn encoders_with_a_fixed_gop_are_cut_at_their_keyframes() {
         sim.lines[0].gop = Some(frames);
         let (lengths, asked, sim) = lengths(sim, 60_000);
         assert!(lengths.iter().all(|length| (length - expected).abs() < 0.04), "{lengths:?}");
-        assert_eq!(sim.rig.segmenter.unaligned(), 0);
+        assert_eq!(sim.rig.segmenter.counts().unaligned, 0);
         assert!(asked <= 12, "it is left alone once it is known: {asked} for {frames}");
     }
 }
@@ -280,7 +280,7 @@ fn a_gop_longer_than_a_segment_can_be_costs_alignment_and_nothing_else() {
     assert!(lengths.iter().all(|length| length.round() <= 2.0), "{lengths:?}");
     let mut checker = Checker::new(2);
     checker.check(&mut sim);
-    let all = sim.rig.segmenter.unaligned();
+    let all = sim.rig.segmenter.counts().unaligned;
     // Every other segment begins with the keyframe.
     assert!((15..=21).contains(&all), "{all}");
 }
