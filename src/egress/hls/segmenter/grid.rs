@@ -338,9 +338,10 @@ impl Segmenter {
         if !self.tracks[index].pending.is_empty() {
             self.try_begin(index);
         } else if self.may_lead(index) {
-            let first = self.tracks[index].stash.front();
-            if let Some(at) = first.map(|first| self.tracks[index].micros(first.input.time)) {
-                self.announce_return(at, now);
+            let track = &self.tracks[index];
+            if let Some(first) = track.stash.front() {
+                self.broken |= track.is_changed_by(&first.config);
+                self.announce_return(track.micros(first.input.time), now);
             }
         }
     }

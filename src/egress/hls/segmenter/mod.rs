@@ -21,8 +21,9 @@
 //! where a gap would cost them seconds. The limit holds for all: TARGETDURATION is never
 //! exceeded.
 //!
-//! **Gaps** ([`due`]). When no frame has come for a part and the usual lateness
-//! ([`track::Track::bound`]), the rendition's media is missing. Its segment in progress
+//! **Gaps** ([`due`]). When no frame has come for a part, 150 ms and the rendition's usual
+//! lateness ([`track::Track::bound`]), its media is missing; a part is told as late when
+//! its last frame does not come. Its segment in progress
 //! is completed (the picture stands, the sound is silent), and from the next boundary on
 //! its segments are gaps, part by part as time passes. When nothing comes at all, that
 //! boundary is made at once. A rendition returns at a boundary; when there is no picture

@@ -53,7 +53,6 @@ impl Rig {
     }
 
     /// Nothing came, and it is `now`.
-    #[expect(dead_code, reason = "for tests of gaps that the segmenter makes")]
     pub fn timeout(&mut self, now: Instant) {
         self.segmenter.handle_timeout(now);
         self.drain();

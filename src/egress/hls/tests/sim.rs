@@ -48,6 +48,8 @@ pub struct Line {
     pub capture_offset: i64,
     /// Added to RTP ticks from now on.
     pub ticks_offset: u64,
+    /// A request is answered with a frame of its own, not with the next one.
+    pub still: bool,
     /// It sends a keyframe by itself each so many frames.
     pub gop: Option<u64>,
     next: u64,
@@ -93,6 +95,7 @@ impl Sim {
             // What sender reports of different streams disagree by.
             capture_offset: random.random_range(-5_000..5_000),
             ticks_offset: random.random_range(0..u64::from(u32::MAX)),
+            still: false,
             gop: None,
             next: 0,
             sent: 0,
@@ -164,6 +167,10 @@ impl Sim {
 
     /// The source makes the frames of a line that are due.
     fn capture(&mut self, index: usize) {
+        let refresh = |line: &Line, now| line.still && line.key_due.is_some_and(|due| due <= now);
+        if refresh(&self.lines[index], self.now) {
+            self.lines[index].next = self.now;
+        }
         while self.lines[index].next <= self.now {
             let line = &mut self.lines[index];
             let at = line.next;
@@ -172,7 +179,7 @@ impl Sim {
                 continue;
             }
             let is_audio = line.id == AUDIO;
-            let periodic = line.gop.is_some_and(|gop| line.sent % gop == 0);
+            let periodic = line.gop.is_some_and(|gop| line.sent.is_multiple_of(gop));
             let obeys = line.gop.is_none() && line.key_due.is_some_and(|due| due <= at);
             let keyframe = is_audio || periodic || obeys;
             if obeys || periodic {
