@@ -12,4 +12,5 @@ mod rig;
 mod rules;
 mod sim;
 mod table;
+mod tables;
 mod timeline;
