@@ -74,6 +74,7 @@ impl DealerConfig {
             fps: self.fps,
             bitrate: self.bitrate,
             audio_bitrate: self.audio_bitrate,
+            scales: self.source.scales(),
         }
     }
 }

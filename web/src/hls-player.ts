@@ -6,6 +6,8 @@ import type Hls from 'hls.js';
 import type { ErrorData, HlsConfig, LoaderResponse, RetryConfig } from 'hls.js';
 
 import { GatewayError, parseRetryAfter, readProblem } from './api.ts';
+import { HlsLayers } from './hls-layers.ts';
+import type { LayerChoice } from './layers.ts';
 import { TransportError, emptyStats, firstPicture, type Playback, type PlaybackStats } from './playback.ts';
 import { RateMeter } from './rate-meter.ts';
 
@@ -73,6 +75,8 @@ function policy(times: number) {
 
 const CONFIG: Partial<HlsConfig> = {
   lowLatencyMode: true,
+  // Of a bandwidth that is not known yet: begin with a good picture, and go down if need be.
+  abrEwmaDefaultEstimate: 5_000_000,
   // Above 1, or a viewer who once fell behind never catches up.
   maxLiveSyncPlaybackRate: 1.5,
   backBufferLength: 10,
@@ -85,7 +89,7 @@ const CONFIG: Partial<HlsConfig> = {
 /** What both ways of playing HLS share: element events, the stall watch, numbers of the element. */
 abstract class ElementPlayback implements Playback {
   readonly transport = 'llhls';
-  readonly layersUrl = null;
+  abstract readonly layers: LayerChoice | null;
   readonly ended: Promise<Error>;
   protected readonly stopped = new AbortController();
   readonly #fps = new RateMeter();
@@ -144,6 +148,7 @@ abstract class ElementPlayback implements Playback {
 }
 
 class HlsJsPlayback extends ElementPlayback {
+  override readonly layers: LayerChoice;
   readonly #bytes = new RateMeter();
   readonly #hls: Hls;
   #recoveredAtMs = -Infinity;
@@ -152,6 +157,7 @@ class HlsJsPlayback extends ElementPlayback {
     const { promise, resolve } = Promise.withResolvers<Error>();
     super(video, resolve, promise);
     this.#hls = hls;
+    this.layers = new HlsLayers(hls);
     hls.on(HlsJs.Events.ERROR, (_event, data) => {
       if (data.fatal) this.#onFatal(data, HlsJs);
     });
@@ -197,6 +203,9 @@ class HlsJsPlayback extends ElementPlayback {
 
 /** Safari on iPhones without Media Source Extensions. */
 class NativePlayback extends ElementPlayback {
+  /** The browser chooses. */
+  override readonly layers = null;
+
   constructor(url: string, video: HTMLVideoElement) {
     const { promise, resolve } = Promise.withResolvers<Error>();
     super(video, resolve, promise);

@@ -1,6 +1,6 @@
-// The layer extension of WHEP: which simulcast layers a session may be sent, which
-// one it is sent, and the viewer's choice among them. The gateway links to it in its
-// answer, when there is more than one.
+// Which simulcast layers a viewer may be sent, which one it is sent, and its choice
+// among them. Over WebRTC the gateway is asked, by WHEP's layer extension, to which it
+// links in its answer when there is more than one; over LL-HLS the page chooses itself.
 
 import { readProblem } from './api.ts';
 import { bitrate } from './format.ts';
@@ -26,8 +26,16 @@ export interface LayerState {
   sent: string | null;
 }
 
+/** Where a viewer looks at the layers of what is played, and chooses. */
+export interface LayerChoice {
+  /** Null: there is no video. Rejects with `GatewayError`, or `TypeError` when nobody answers. */
+  read(): Promise<LayerState | null>;
+  /** Chooses a layer by its `id`, or with null leaves the choice open. Rejects as `read` does. */
+  choose(id: string | null): Promise<LayerState | null>;
+}
+
 /** A layer as the extension lists it. */
-interface ListedLayer {
+export interface ListedLayer {
   encodingId: string;
   width?: number;
   height?: number;
@@ -51,23 +59,21 @@ export function parseLayers(body: unknown): LayerState | null {
     | { layers: unknown[]; chosen?: unknown; sent?: unknown }
     | undefined;
   if (!media) return null;
-  const layers = media.layers.filter(isListed).sort((a, b) => rank(b) - rank(a));
   const text = (value: unknown) => (typeof value === 'string' ? value : null);
-  return { options: label(layers), chosen: text(media.chosen), sent: text(media.sent) };
+  return { options: optionsOf(media.layers.filter(isListed)), chosen: text(media.chosen), sent: text(media.sent) };
 }
 
-/** `GET` on the extension. Rejects with `GatewayError`, or `TypeError` when nobody answers. */
-export async function fetchLayers(url: string): Promise<LayerState | null> {
-  return read(await fetch(url, { cache: 'no-store' }));
-}
-
-/** Chooses a layer by its `rid`, or with null leaves the choice to the gateway. */
-export async function chooseLayer(url: string, encodingId: string | null): Promise<LayerState | null> {
+/** The extension at `url`: layers are chosen by their `rid`, and without a choice the gateway chooses. */
+export function layersAt(url: string): LayerChoice {
   const headers = { 'Content-Type': 'application/json' };
-  return read(await fetch(url, { method: 'POST', headers, body: JSON.stringify({ encodingId }) }));
+  return {
+    read: async () => stateOf(await fetch(url, { cache: 'no-store' })),
+    choose: async (encodingId) =>
+      stateOf(await fetch(url, { method: 'POST', headers, body: JSON.stringify({ encodingId }) })),
+  };
 }
 
-async function read(response: Response): Promise<LayerState | null> {
+async function stateOf(response: Response): Promise<LayerState | null> {
   if (!response.ok) throw await readProblem(response);
   return parseLayers(await response.json());
 }
@@ -81,8 +87,9 @@ function rank(layer: ListedLayer): number {
   return (layer.width ?? 0) * (layer.height ?? 0) * 1e3 + (layer.bitrate ?? 0) / 1e6;
 }
 
-/** Names layers by their height; with the bitrate where that does not tell them apart. */
-function label(layers: ListedLayer[]): LayerOption[] {
+/** Best first; named by their height, with the bitrate where that does not tell them apart. */
+export function optionsOf(listed: ListedLayer[]): LayerOption[] {
+  const layers = listed.toSorted((a, b) => rank(b) - rank(a));
   const heights = layers.map((layer) => layer.height);
   return layers.map((layer) => {
     const name = layer.height ? `${layer.height}p` : layer.encodingId;

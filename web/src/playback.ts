@@ -1,6 +1,8 @@
 // What the player knows of a transport: it opens, it tells how it is doing, it
 // ends. WHEP and LL-HLS each implement this once; the player chooses between them.
 
+import type { LayerChoice } from './layers.ts';
+
 export type Transport = 'webrtc' | 'llhls';
 
 /** One reading of a playback. `null`: not known, or the transport has no such thing. */
@@ -35,8 +37,8 @@ export interface PlaybackStats {
 /** A stream that is on the screen. */
 export interface Playback {
   readonly transport: Transport;
-  /** Where the session's layers are chosen; null when there is no choice. */
-  readonly layersUrl: string | null;
+  /** Where its layers are chosen; null when there is no choice. */
+  readonly layers: LayerChoice | null;
   /** Resolves, never rejects, with the reason once the playback is over. */
   readonly ended: Promise<Error>;
   stats(): Promise<PlaybackStats>;

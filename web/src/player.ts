@@ -5,6 +5,7 @@
 
 import { GatewayError } from './api.ts';
 import { openHls } from './hls-player.ts';
+import type { LayerChoice } from './layers.ts';
 import { TransportError, emptyStats, type Playback, type PlaybackStats, type Transport } from './playback.ts';
 import { Backoff, STABLE_MS, Wakeup } from './reconnect.ts';
 import { openWhep } from './whep.ts';
@@ -74,8 +75,8 @@ export class Player extends EventTarget {
   }
 
   /** Where the layers of what is played are chosen; null when there is no choice. */
-  get layersUrl(): string | null {
-    return this.#playback?.layersUrl ?? null;
+  get layers(): LayerChoice | null {
+    return this.#playback?.layers ?? null;
   }
 
   async stats(): Promise<PlaybackStats> {

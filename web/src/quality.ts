@@ -1,10 +1,9 @@
 // The quality menu of the player: "Auto" and the layers that flow. It shows only
-// where there is a choice, which is WebRTC with more than one layer. It asks the
-// gateway when a session begins, when the menu is opened and when the picture
-// changes its size, and never in between.
+// where there is more than one. It looks at them when a playback begins, when the
+// menu is opened and when the picture changes its size, and never in between.
 
 import { make } from './dom.ts';
-import { chooseLayer, fetchLayers, type LayerState } from './layers.ts';
+import type { LayerChoice, LayerState } from './layers.ts';
 import type { Player } from './player.ts';
 
 const AUTO = '';
@@ -13,9 +12,9 @@ export class QualityMenu {
   readonly #select: HTMLSelectElement;
   readonly #frame: HTMLElement;
   readonly #player: Player;
-  /** Where the session on the screen is asked; null without a choice. */
-  #url: string | null = null;
-  /** The viewer's choice, kept for the next session. */
+  /** The layers of what is on the screen; null without a choice. */
+  #layers: LayerChoice | null = null;
+  /** The viewer's choice, kept for the next playback. */
   #wanted: string | null = null;
   /** Options that a viewer looks at must not be exchanged. */
   #shown = '';
@@ -31,36 +30,36 @@ export class QualityMenu {
     this.#follow();
   }
 
-  /** A new session, or none any more. */
+  /** A new playback, or none any more. */
   #follow(): void {
-    const url = this.#player.state === 'playing' ? this.#player.layersUrl : null;
-    if (url === this.#url) return;
-    this.#url = url;
+    const layers = this.#player.state === 'playing' ? this.#player.layers : null;
+    if (layers === this.#layers) return;
+    this.#layers = layers;
     this.#show(null);
-    if (url === null) return;
-    // A session begins without a choice; the viewer's goes on from the one before.
+    if (layers === null) return;
+    // A playback begins without a choice; the viewer's goes on from the one before.
     void (this.#wanted === null ? this.#refresh() : this.#choose(this.#wanted));
   }
 
   async #choose(layer: string | null): Promise<void> {
     this.#wanted = layer;
-    const chosen = await this.#ask((url) => chooseLayer(url, layer));
+    const chosen = await this.#ask((layers) => layers.choose(layer));
     // The layer is gone, or the gateway is busy: show what holds.
     if (!chosen) await this.#refresh();
   }
 
   async #refresh(): Promise<void> {
-    await this.#ask(fetchLayers);
+    await this.#ask((layers) => layers.read());
   }
 
-  /** True when the gateway answered. */
-  async #ask(request: (url: string) => Promise<LayerState | null>): Promise<boolean> {
-    const url = this.#url;
-    if (url === null) return true;
+  /** True when there was an answer. */
+  async #ask(request: (layers: LayerChoice) => Promise<LayerState | null>): Promise<boolean> {
+    const layers = this.#layers;
+    if (layers === null) return true;
     // What goes wrong here leaves the picture as it is: the menu shows what it knew.
-    const state = await request(url).catch(() => undefined);
-    if (state === undefined) return url !== this.#url;
-    if (url === this.#url) this.#show(state);
+    const state = await request(layers).catch(() => undefined);
+    if (state === undefined) return layers !== this.#layers;
+    if (layers === this.#layers) this.#show(state);
     return true;
   }
 

@@ -2,6 +2,7 @@
 // never restarted. A new network or a restarted gateway gets a new session, which
 // costs the same one round trip as an ICE restart and cannot meet a stale peer.
 
+import { layersAt, type LayerChoice } from './layers.ts';
 import { TransportError, firstPicture, type Playback, type PlaybackStats } from './playback.ts';
 import { delayFromSenderClock, readViewer, type Counters, type StatsReport } from './rtc-stats.ts';
 import { negotiate, type WishSession } from './wish.ts';
@@ -58,7 +59,7 @@ export async function openWhep(table: string, video: HTMLVideoElement, signal: A
 
 class WhepPlayback implements Playback {
   readonly transport = 'webrtc';
-  readonly layersUrl: string | null;
+  readonly layers: LayerChoice | null;
   readonly ended: Promise<Error>;
   readonly #peer: RTCPeerConnection;
   readonly #session: WishSession;
@@ -70,7 +71,7 @@ class WhepPlayback implements Playback {
   constructor(peer: RTCPeerConnection, session: WishSession) {
     this.#peer = peer;
     this.#session = session;
-    this.layersUrl = session.layersUrl;
+    this.layers = session.layersUrl === null ? null : layersAt(session.layersUrl);
     const { promise, resolve } = Promise.withResolvers<Error>();
     this.ended = promise;
     const lost = (why: string) => resolve(new TransportError('lost', why));

@@ -50,7 +50,7 @@ pub struct Args {
     /// played in a loop, for next to no CPU), or a file: .h264, .ivf.
     #[arg(long, default_value = "dealer")]
     source: PathBuf,
-    /// Publish the pattern in three layers (rid f, h and q): whole, half and quarter
+    /// Publish dealer or pattern in three layers (rid f, h and q): whole, half and quarter
     /// size, the smaller ones at a quarter and a sixteenth of the bit rate.
     #[arg(long)]
     simulcast: bool,
@@ -92,10 +92,14 @@ impl Args {
     fn source(&self) -> anyhow::Result<SourceConfig> {
         let source = self.source.to_str();
         anyhow::ensure!(
-            !self.simulcast || source == Some("pattern"),
-            "--simulcast needs --source pattern"
+            !self.simulcast || matches!(source, Some("dealer" | "pattern")),
+            "--simulcast needs --source dealer or pattern"
         );
         match source {
+            Some("dealer") if self.simulcast => {
+                let layers = LAYERS.iter().map(|(rid, scale)| ((*rid).to_owned(), *scale));
+                Ok(SourceConfig::DealerLayers(layers.collect()))
+            }
             Some("dealer") => Ok(SourceConfig::Dealer),
             Some("pattern") if self.simulcast => {
                 let layer = |(rid, scale): &(&str, u32)| {

@@ -21,7 +21,7 @@ pub mod wheel;
 #[derive(Debug, thiserror::Error)]
 pub enum DealerError {
     /// The picture size is not one the table can be drawn at.
-    #[error("picture size {width}x{height} is not 16:9 in steps of 32x18, 320 to 3840 wide")]
+    #[error("picture size {width}x{height} is not 16:9 in steps of 32x18, 160 to 3840 wide")]
     Size {
         /// Width in pixels.
         width: u32,

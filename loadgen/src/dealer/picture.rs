@@ -68,7 +68,7 @@ impl Picture {
     pub fn new(table: &str, width: u32, height: u32) -> Result<Self, DealerError> {
         let size_error = DealerError::Size { width, height };
         let fits = width * 9 == height * 16 && width.is_multiple_of(32);
-        if !fits || !(320..=3840).contains(&width) {
+        if !fits || !(160..=3840).contains(&width) {
             return Err(size_error);
         }
         let face = Typeface::load()?;

@@ -20,8 +20,8 @@ use super::sound::{BLOCK, BLOCK_MS, Sound};
 use super::video::VideoEncoder;
 use crate::time::utc_micros;
 
-/// Encoded items waiting for the network: about 0.4 s of audio and video. When
-/// full, the oldest is dropped and counted, and a keyframe mends the picture.
+/// Encoded items waiting for the network, for each layer: about 0.4 s of audio and
+/// video. When full, the oldest is dropped and counted, and a keyframe mends the picture.
 const QUEUE: usize = 32;
 /// RTP clock of video, ticks a second.
 const VIDEO_CLOCK: u64 = 90_000;
@@ -41,6 +41,9 @@ pub struct StudioConfig {
     pub bitrate: u32,
     /// Audio bits a second.
     pub audio_bitrate: u32,
+    /// The layers to draw and encode: each an n-th of the size in both directions, at an
+    /// n²-th of the bit rate.
+    pub scales: Vec<u32>,
 }
 
 /// Kind of a piece of media.
@@ -70,9 +73,12 @@ pub struct Media {
 /// What threads and consumer share.
 #[derive(Default)]
 struct Shared {
-    queue: Mutex<VecDeque<Media>>,
+    /// With the index of the layer; 0 for sound.
+    queue: Mutex<VecDeque<(usize, Media)>>,
+    capacity: usize,
     ready: Notify,
     stop: AtomicBool,
+    /// Of every layer.
     keyframe: AtomicBool,
     dropped: AtomicU64,
     failed: Mutex<Option<DealerError>>,
@@ -91,15 +97,16 @@ impl Studio {
     /// Any [`DealerError`] of the picture or the encoders, and when a thread
     /// cannot be started.
     pub fn start(config: &StudioConfig) -> Result<Self, DealerError> {
-        let picture = Picture::new(&config.table, config.width, config.height)?;
-        let video = VideoEncoder::new(config.fps, config.bitrate, 1)?;
+        let layers = config.scales.iter().map(|scale| Layer::new(config, *scale));
+        let layers = layers.collect::<Result<Vec<_>, _>>()?;
         let audio = AudioEncoder::new(config.audio_bitrate)?;
         let (sound, fps) = (Sound::new(&config.table), u64::from(config.fps.clamp(1, 120)));
-        let shared = Arc::new(Shared::default());
+        let capacity = QUEUE * layers.len().max(1);
+        let shared = Arc::new(Shared { capacity, ..Shared::default() });
         let mut studio = Self { shared: Arc::clone(&shared), threads: Vec::new() };
         let start = Instant::now();
         let own = Arc::clone(&shared);
-        studio.spawn("dealer-video", move || run_video(&own, start, fps, picture, video))?;
+        studio.spawn("dealer-video", move || run_video(&own, start, fps, layers))?;
         studio.spawn("dealer-audio", move || run_audio(&shared, start, sound, audio))?;
         Ok(studio)
     }
@@ -121,11 +128,11 @@ impl Studio {
         Ok(())
     }
 
-    /// The next piece of media, in the order of capture per kind.
+    /// The next piece of media and its layer, in the order of capture per kind.
     ///
     /// # Errors
     /// The error that ended a thread of the studio.
-    pub async fn next(&self) -> Result<Media, DealerError> {
+    pub async fn next(&self) -> Result<(usize, Media), DealerError> {
         loop {
             if let Some(media) = self.shared.lock().pop_front() {
                 return Ok(media);
@@ -141,7 +148,7 @@ impl Studio {
         self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Makes the next picture a keyframe.
+    /// Makes the next picture a keyframe, in every layer.
     pub fn request_keyframe(&self) {
         self.shared.keyframe.store(true, Ordering::Release);
     }
@@ -163,20 +170,20 @@ impl Drop for Studio {
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Media>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(usize, Media)>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, media: Media) {
+    fn push(&self, layer: usize, media: Media) {
         let mut queue = self.lock();
-        if queue.len() >= QUEUE {
+        if queue.len() >= self.capacity {
             let old = queue.pop_front();
             self.dropped.fetch_add(1, Ordering::Relaxed);
-            if old.is_some_and(|old| old.kind == Kind::Video) {
+            if old.is_some_and(|(_, old)| old.kind == Kind::Video) {
                 self.keyframe.store(true, Ordering::Release);
             }
         }
-        queue.push_back(media);
+        queue.push_back((layer, media));
         drop(queue);
         self.ready.notify_one();
     }
@@ -197,28 +204,40 @@ fn next_slot(start: Instant, last: Option<u64>, rate: u64) -> u64 {
     slot
 }
 
+/// The picture at one size, and what encodes it.
+struct Layer {
+    picture: Picture,
+    encoder: VideoEncoder,
+}
+
+impl Layer {
+    fn new(config: &StudioConfig, scale: u32) -> Result<Self, DealerError> {
+        let scale = scale.max(1);
+        let picture = Picture::new(&config.table, config.width / scale, config.height / scale)?;
+        let encoder = VideoEncoder::new(config.fps, config.bitrate / (scale * scale), 1)?;
+        Ok(Self { picture, encoder })
+    }
+}
+
 fn run_video(
     shared: &Shared,
     start: Instant,
     fps: u64,
-    mut picture: Picture,
-    mut encoder: VideoEncoder,
+    mut layers: Vec<Layer>,
 ) -> Result<(), DealerError> {
     let mut last = None;
     while !shared.stopped() {
         let slot = next_slot(start, last, fps);
         last = Some(slot);
         let captured = utc_micros();
-        let frame = picture.draw(captured / 1000);
+        let ticks = (slot * VIDEO_CLOCK / fps) as u32;
         let keyframe = shared.keyframe.swap(false, Ordering::AcqRel);
-        let Some(unit) = encoder.encode(frame, keyframe)? else { continue };
-        shared.push(Media {
-            kind: Kind::Video,
-            data: unit.data.into(),
-            ticks: (slot * VIDEO_CLOCK / fps) as u32,
-            captured,
-            keyframe: unit.keyframe,
-        });
+        for (index, layer) in layers.iter_mut().enumerate() {
+            let frame = layer.picture.draw(captured / 1000);
+            let Some(unit) = layer.encoder.encode(frame, keyframe)? else { continue };
+            let (kind, data, keyframe) = (Kind::Video, unit.data.into(), unit.keyframe);
+            shared.push(index, Media { kind, data, ticks, captured, keyframe });
+        }
     }
     Ok(())
 }
@@ -239,7 +258,7 @@ fn run_audio(
         sound.fill(captured / 1000, &mut block);
         let data = Bytes::copy_from_slice(encoder.encode(&block)?);
         let ticks = (slot * BLOCK as u64) as u32;
-        shared.push(Media { kind: Kind::Audio, data, ticks, captured, keyframe: true });
+        shared.push(0, Media { kind: Kind::Audio, data, ticks, captured, keyframe: true });
     }
     Ok(())
 }

@@ -120,6 +120,9 @@ pub enum SourceConfig {
     /// The synthetic dealer draws and encodes it.
     #[default]
     Dealer,
+    /// The same in several sizes, each a layer of a simulcast: its name, and which part
+    /// of the whole width and height it has.
+    DealerLayers(Vec<(String, u32)>),
     /// A clip is played in a loop.
     Clip(Arc<Clip>),
     /// Clips of one format and pace, each a layer of a simulcast with its name.
@@ -130,7 +133,7 @@ impl SourceConfig {
     /// Video format of the source.
     pub fn video(&self) -> Video {
         match self {
-            Self::Dealer => Video::H264,
+            Self::Dealer | Self::DealerLayers(_) => Video::H264,
             Self::Clip(clip) => clip.video,
             Self::Layers(layers) => layers.first().map_or(Video::H264, |(_, clip)| clip.video),
         }
@@ -140,7 +143,16 @@ impl SourceConfig {
     pub fn rids(&self) -> Vec<String> {
         match self {
             Self::Layers(layers) => layers.iter().map(|(rid, _)| rid.clone()).collect(),
-            _ => Vec::new(),
+            Self::DealerLayers(layers) => layers.iter().map(|(rid, _)| rid.clone()).collect(),
+            Self::Dealer | Self::Clip(_) => Vec::new(),
+        }
+    }
+
+    /// Which parts of the whole size the dealer draws.
+    pub fn scales(&self) -> Vec<u32> {
+        match self {
+            Self::DealerLayers(layers) => layers.iter().map(|(_, scale)| *scale).collect(),
+            _ => vec![1],
         }
     }
 }
@@ -162,7 +174,9 @@ impl Source {
         let start = Instant::now();
         let player = |clip: &Arc<Clip>| Player::new(start, Arc::clone(clip));
         Ok(match config {
-            SourceConfig::Dealer => Self::Studio(Studio::start(studio)?),
+            SourceConfig::Dealer | SourceConfig::DealerLayers(_) => {
+                Self::Studio(Studio::start(studio)?)
+            }
             SourceConfig::Clip(clip) => Self::Players(vec![player(clip)]),
             SourceConfig::Layers(layers) => {
                 Self::Players(layers.iter().map(|(_, clip)| player(clip)).collect())
@@ -176,7 +190,7 @@ impl Source {
     /// The error that ended the studio.
     pub async fn next(&mut self) -> Result<(usize, Media), DealerError> {
         let players = match self {
-            Self::Studio(studio) => return Ok((0, studio.next().await?)),
+            Self::Studio(studio) => return studio.next().await,
             Self::Players(players) => players,
         };
         let next = players.iter_mut().enumerate().min_by_key(|(_, player)| player.due());

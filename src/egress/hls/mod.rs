@@ -35,6 +35,7 @@ mod store;
 mod table;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

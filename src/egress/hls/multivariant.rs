@@ -82,6 +82,10 @@ fn write_variant(out: &mut String, rendition: &Variant, audio: Option<&Variant>)
     if audio.is_some() {
         let _ = write!(out, ",AUDIO=\"{AUDIO_GROUP}\"");
     }
+    if rendition.picture.is_some() {
+        // Without it, players look for captions in the media (A§9.19).
+        out.push_str(",CLOSED-CAPTIONS=NONE");
+    }
     let _ = writeln!(out, "\n{}/index.m3u8", rendition.name);
 }
 

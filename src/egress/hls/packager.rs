@@ -118,10 +118,16 @@ impl Packager {
         FrameQueue { sender: Some(sender), layers, stats: self.stats.clone() }
     }
 
-    /// Packages until the sink is gone or has ended, and ends the playlists.
+    /// Packages until the sink is gone or has ended, and ends the playlists. Time passes
+    /// with the frames alone: where none come, there are no gaps.
     #[cfg(test)]
     pub async fn run(mut self) {
-        self.follow(std::future::pending()).await;
+        while let Some(Queued { layer, frame, after_loss }) = self.queue.recv().await {
+            self.table.handle_frame(layer, &frame, after_loss);
+            while let Some(layer) = self.table.poll_keyframe_request() {
+                (self.request_keyframe)(layer);
+            }
+        }
         self.finish();
     }
 

@@ -342,7 +342,7 @@ mod tests {
                 }
             }
             let [view, render, anew] = [times[0] / 1000, times[1] / 1000, times[2] / 100];
-            println!(
+            eprintln!(
                 "window {window} s: {length} bytes; view {view:?}, all forms {render:?}, \
                  the whole written anew {anew:?}"
             );

@@ -14,20 +14,16 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::blocking::Progress;
 use super::cutter::PartMedia;
 use super::segmenter::{Init, SegmentStart};
+pub use super::view::{Resource, View};
 use crate::time::Utc;
 
 /// A player that starts needs this many segments (Apple HLS authoring §8.11).
 pub const MIN_LISTED: usize = 6;
-
-/// Segments over which the sample rate is measured.
-const RATE_SEGMENTS: usize = 8;
 
 /// A part that can be fetched, unless its segment is a gap.
 #[derive(Debug, Clone)]
@@ -98,12 +94,10 @@ pub struct Numbers {
 /// Where a rendition begins to count, and what stands before its first media.
 #[derive(Debug, Clone, Default)]
 pub struct Origin {
-    /// Of its first segment with media.
+    /// Of its first segment with media, and discontinuities before the first gap.
     pub numbers: Numbers,
     /// Gaps before it, the oldest first.
     pub leading: Vec<Leading>,
-    /// Discontinuities right before the first media; `None`: as its start says.
-    pub breaks: Option<u32>,
 }
 
 /// A gap before the first media.
@@ -201,9 +195,8 @@ impl Store {
 
     /// The first segment of an empty store begins, at `origin`. There are as many gaps
     /// before it as there are numbers for them.
-    pub fn begin(&mut self, origin: &Origin, mut start: SegmentStart) {
+    pub fn begin(&mut self, origin: &Origin, start: SegmentStart) {
         self.count_from(origin.numbers);
-        start.discontinuities = origin.breaks.unwrap_or(start.discontinuities);
         let room = usize::try_from(self.next_msn).unwrap_or(usize::MAX);
         let skip = origin.leading.len().saturating_sub(room);
         let init = self.renumber(start.init.clone());
@@ -337,6 +330,11 @@ impl Store {
         Some(newest.program_date_time.offset_micros(i64::try_from(micros).unwrap_or(i64::MAX)))
     }
 
+    /// The newest segment.
+    pub fn newest(&self) -> Option<&Segment> {
+        self.open.as_ref().or(self.complete.back()).map(|newest| &**newest)
+    }
+
     /// The segment in progress.
     pub fn open(&self) -> Option<&Segment> {
         self.open.as_deref()
@@ -356,36 +354,35 @@ impl Store {
         Numbers { msn: self.next_msn, discontinuities }
     }
 
-    /// Where another rendition begins to count whose first media begins at `start` and is
-    /// of `numbers`: with up to `leading` gaps in place of the segments before it.
-    pub fn origin_at(&self, numbers: Numbers, start: Utc, breaks: u32, leading: usize) -> Origin {
-        let listed: Vec<_> = self.complete.iter().skip(self.listed).chain(&self.open).collect();
-        let before = listed.partition_point(|segment| segment.msn < numbers.msn);
-        let kept = listed.get(before.saturating_sub(leading)..before).unwrap_or_default();
-        let next = kept.last().map(|last| last.msn + 1);
-        // Without the one right before it, gaps would lead to nowhere.
-        let kept = if next == Some(numbers.msn) { kept } else { &[] };
-        let gap = |(index, segment): (usize, &&Arc<Segment>)| Leading {
+    /// Where another rendition begins to count whose first media is segment `msn`, of
+    /// `start`, after `discontinuities`, `breaks` of them its own: with up to `leading`
+    /// gaps in place of the segments that are listed here before it.
+    pub fn origin_for(
+        &self,
+        msn: u64,
+        start: Utc,
+        (discontinuities, breaks): (u64, u32),
+        leading: usize,
+    ) -> Origin {
+        let listed = self.complete.iter().skip(self.listed).chain(&self.open);
+        let before: Vec<_> = listed.filter(|segment| segment.msn < msn).collect();
+        // Only an unbroken row of segments can stand before it.
+        let unbroken = before.last().is_some_and(|last| last.msn + 1 == msn);
+        let first = if unbroken { before.len().saturating_sub(leading) } else { before.len() };
+        let gap = |segment: &&Arc<Segment>| Leading {
             start: segment.program_date_time,
-            micros: match kept.get(index + 1) {
-                // It ends where the media begins, which may be late.
-                None if breaks == 0 => {
-                    let length = start.micros_since(segment.program_date_time);
-                    u64::try_from(length).unwrap_or(0).min(self.micros(self.limits.floor) / 3)
-                }
-                _ => self.micros(segment.duration),
-            },
+            micros: self.micros(segment.duration),
             discontinuities: segment.discontinuities,
         };
-        let earlier: u64 = kept.iter().map(|segment| u64::from(segment.discontinuities)).sum();
-        Origin {
-            numbers: Numbers {
-                msn: numbers.msn,
-                discontinuities: numbers.discontinuities.saturating_sub(earlier),
-            },
-            leading: kept.iter().enumerate().map(gap).collect(),
-            breaks: Some(breaks),
+        let mut leading: Vec<_> = before.iter().skip(first).map(gap).collect();
+        if let Some(last) = leading.last_mut().filter(|_| breaks == 0) {
+            // It ends where the media begins, which may be late.
+            let length = u64::try_from(start.micros_since(last.start)).unwrap_or(0);
+            last.micros = length.min(self.micros(self.limits.floor) / 3);
         }
+        let earlier: u64 = leading.iter().map(|gap| u64::from(gap.discontinuities)).sum();
+        let discontinuities = discontinuities.saturating_sub(earlier + u64::from(breaks));
+        Origin { numbers: Numbers { msn, discontinuities }, leading }
     }
 
     /// The state as readers get it.
@@ -482,173 +479,9 @@ impl Store {
     }
 }
 
-/// What one rendition offers at one moment.
-#[derive(Debug, Clone)]
-pub struct View {
-    /// Ticks per second.
-    pub timescale: NonZeroU32,
-    complete: Arc<[Arc<Segment>]>,
-    open: Option<Arc<Segment>>,
-    listed: usize,
-    /// Discontinuities that left the playlist.
-    pub discontinuities: u64,
-    next_msn: u64,
-    next_part: u64,
-    first_msn: u64,
-    /// Nothing will be added.
-    pub ended: bool,
-}
-
-/// What stands behind a name.
-#[derive(Debug, Clone)]
-pub enum Resource {
-    /// One piece of bytes: an init segment or a part.
-    Piece(Bytes),
-    /// A complete segment.
-    Segment(Arc<Segment>),
-    /// The part that comes next: it will be there soon.
-    Hinted,
-    /// Gone, never was, or a gap.
-    Unknown,
-}
-
-impl View {
-    /// An empty one, before anything came, that will count from `numbers`.
-    pub fn empty(timescale: NonZeroU32, numbers: Numbers) -> Self {
-        Self {
-            timescale,
-            complete: Arc::new([]),
-            open: None,
-            listed: 0,
-            discontinuities: numbers.discontinuities,
-            next_msn: numbers.msn,
-            next_part: 0,
-            first_msn: numbers.msn,
-            ended: false,
-        }
-    }
-
-    /// The complete segments that the playlist lists, oldest first.
-    pub fn listed_complete(&self) -> &[Arc<Segment>] {
-        self.complete.get(self.listed..).unwrap_or_default()
-    }
-
-    /// The segment in progress; it is listed, too.
-    pub const fn open(&self) -> Option<&Arc<Segment>> {
-        self.open.as_ref()
-    }
-
-    /// The segments that the playlist lists, oldest first.
-    #[cfg(test)]
-    pub fn listed(&self) -> Vec<&Arc<Segment>> {
-        self.listed_complete().iter().chain(&self.open).collect()
-    }
-
-    /// Media sequence number of the first listed segment.
-    pub fn media_sequence(&self) -> u64 {
-        let first = self.listed_complete().first().or(self.open.as_ref());
-        first.map_or(self.next_msn, |segment| segment.msn)
-    }
-
-    /// Number of the part that comes next.
-    pub const fn next_part(&self) -> u64 {
-        self.next_part
-    }
-
-    /// How far it is, for the blocking decision.
-    pub fn progress(&self) -> Progress {
-        let parts = |segment: &Arc<Segment>| segment.parts.len() as u64;
-        Progress {
-            first_msn: self.first_msn,
-            open_msn: self.next_msn - u64::from(self.open.is_some()),
-            open_parts: self.open.as_ref().map_or(0, parts),
-            last_parts: self.complete.last().map_or(0, parts),
-            ended: self.ended,
-        }
-    }
-
-    /// An init segment by its number.
-    pub fn init(&self, number: u32) -> Resource {
-        // Most ask for the newest, and few are held.
-        let mut segments = self.open.iter().chain(self.complete.iter().rev());
-        let found = segments.find(|segment| segment.init.number <= number);
-        let found = found.filter(|segment| segment.init.number == number);
-        found.map_or(Resource::Unknown, |segment| Resource::Piece(segment.init.data.clone()))
-    }
-
-    /// A complete segment by its media sequence number.
-    pub fn segment(&self, msn: u64) -> Resource {
-        let first = self.complete.first().map_or(0, |segment| segment.msn);
-        let index = msn.checked_sub(first).and_then(|index| usize::try_from(index).ok());
-        let found = index.and_then(|index| self.complete.get(index)).filter(|s| !s.gap);
-        found.map_or(Resource::Unknown, |segment| Resource::Segment(segment.clone()))
-    }
-
-    /// A part by its number.
-    pub fn part(&self, number: u64) -> Resource {
-        if number == self.next_part && !self.ended {
-            return Resource::Hinted;
-        }
-        let begun = |s: &Arc<Segment>| s.parts.first().is_none_or(|first| first.number <= number);
-        let open = self.open.as_ref().filter(|open| !open.is_empty() && begun(open));
-        let after = self.complete.partition_point(begun);
-        let found = open.or_else(|| self.complete.get(after.checked_sub(1)?));
-        let part = found.filter(|segment| !segment.gap).and_then(|segment| {
-            let index = number.checked_sub(segment.parts.first()?.number)?;
-            segment.parts.get(usize::try_from(index).ok()?)
-        });
-        part.map_or(Resource::Unknown, |part| Resource::Piece(part.media.data.clone()))
-    }
-
-    /// Bits per second: the peak segment bit rate (rfc8216bis §4.1: the most of any run
-    /// of segments that lasts from 0.5 to 1.5 `target`) and the mean, over the media
-    /// that is held. Before there is such a run, both are of all the media.
-    pub fn bandwidth(&self, target: Duration) -> Option<(u64, u64)> {
-        let rate = |bytes: u64, ticks: u64| {
-            let bits = u128::from(bytes) * 8 * u128::from(self.timescale.get());
-            (bits / u128::from(ticks.max(1))) as u64
-        };
-        let target = target.as_micros() * u128::from(self.timescale.get()) / 1_000_000;
-        let (least, most) = ((target / 2) as u64, (target * 3 / 2) as u64);
-        let sizes: Vec<(u64, u64)> = self.complete.iter().map(|s| s.size()).collect();
-        let mut peak = None;
-        for first in 0..sizes.len() {
-            let (mut bytes, mut ticks) = (0, 0);
-            // A gap is no part of any run.
-            for (more, longer) in sizes.iter().skip(first).take_while(|(bytes, _)| *bytes > 0) {
-                (bytes, ticks) = (bytes + more, ticks + longer);
-                if ticks > most {
-                    break;
-                }
-                peak = if ticks >= least { peak.max(Some(rate(bytes, ticks))) } else { peak };
-            }
-        }
-        let open = self.open.as_ref().map(|segment| segment.size());
-        let media = || sizes.iter().chain(&open).filter(|(bytes, _)| *bytes > 0);
-        let ticks: u64 = media().map(|(_, ticks)| ticks).sum();
-        let mean = rate(media().map(|(bytes, _)| bytes).sum(), ticks);
-        (ticks > 0).then(|| (peak.unwrap_or(mean).max(mean), mean))
-    }
-
-    /// Samples per second over the newest media.
-    pub fn sample_rate(&self) -> Option<f64> {
-        let newest = self.open.iter().chain(self.complete.iter().rev());
-        let newest = newest.filter(|segment| !segment.gap).take(RATE_SEGMENTS);
-        let parts = newest.flat_map(|segment| &segment.parts).map(|part| &part.media);
-        let (ticks, samples) =
-            parts.fold((0, 0), |(t, n), part| (t + part.ticks, n + u64::from(part.samples)));
-        (ticks > 0).then(|| samples as f64 * f64::from(self.timescale.get()) / ticks as f64)
-    }
-
-    /// The newest init segment.
-    pub fn newest_init(&self) -> Option<&Arc<Init>> {
-        self.open.as_ref().or(self.complete.last()).map(|segment| &segment.init)
-    }
-}
-
 impl Segment {
     /// Bytes and ticks.
-    fn size(&self) -> (u64, u64) {
+    pub(super) fn size(&self) -> (u64, u64) {
         (self.len() as u64, self.duration)
     }
 }

@@ -21,7 +21,7 @@ const LOG_LINES = 50;
 /** Port 0 lets the system choose, so that tests never meet another gateway. */
 const ANY_PORTS = { http: '127.0.0.1:0', admin: '127.0.0.1:0', media: 0 };
 
-function configuration({ http, admin, media }) {
+function configuration({ http, admin, media }, more) {
   return `
 [http]
 listen = ["${http}"]
@@ -32,7 +32,7 @@ listen = "${admin}"
 [media]
 port = ${media}
 addresses = ["127.0.0.1"]
-`;
+${more}`;
 }
 
 /** `media` is logged as a port or as an address with a port. */
@@ -43,12 +43,13 @@ function portOf(value) {
 
 /**
  * Starts `railbird {command} --config …`; `command` is `serve`, or `demo` for a
- * gateway with the synthetic dealer on table `demo`. Resolves when it is ready.
+ * gateway with the synthetic dealer on table `demo`. `config` is appended to its
+ * configuration. Resolves when it is ready.
  */
-export async function startGateway({ command = 'serve', ports = ANY_PORTS } = {}) {
+export async function startGateway({ command = 'serve', ports = ANY_PORTS, config: more = '' } = {}) {
   const folder = await mkdtemp(join(tmpdir(), 'railbird-browser-'));
   const config = join(folder, 'railbird.toml');
-  await writeFile(config, configuration(ports));
+  await writeFile(config, configuration(ports, more));
   const child = spawn(BINARY, [command, '--config', config], { stdio: ['ignore', 'pipe', 'pipe'] });
   const exited = once(child, 'exit').catch((error) => [error]);
   const log = [];

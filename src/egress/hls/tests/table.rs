@@ -364,7 +364,8 @@ fn p17_a_layer_that_does_not_come_back_is_gaps_beside_the_others() {
     rig.play(6_000, 14_000, &[VIDEO, AUDIO]);
     rules::check(&rig.history);
     let gone: f64 = rig.gaps(1).iter().map(|gap| gap.length()).sum();
-    assert!((7.0..=8.1).contains(&gone), "{gone}");
+    // Each gap is listed as a whole, once the next boundary has passed.
+    assert!((5.9..=8.1).contains(&gone), "{gone}");
     assert_eq!(rig.multivariants.last().unwrap().variants.len(), 2, "it stays listed");
     let [low, high] = [rig.newest(0), rig.newest(1)];
     let newest = |playlist: &Playlist| playlist.segments.last().unwrap().msn;
