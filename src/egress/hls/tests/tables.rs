@@ -112,7 +112,10 @@ fn p12_tables_have_the_same_numbers_at_the_same_time_over_publications() {
         rules::p1_parts_are_no_longer_than_part_target(history);
         rules::p5_targets_are_constant_and_kept(history);
         rules::p6_sequences_never_decrease(history);
+        rules::p2_parts_fill_part_target(history);
+        rules::p8_old_parts_are_unlisted(history);
         rules::p14_the_hint_is_the_next_part(history);
+        rules::p18_breaks_are_everywhere(history);
         rules::p17_gaps(history);
         let renditions: Vec<_> = history.iter().map(|versions| dates(versions)).collect();
         for (index, one) in renditions.iter().enumerate() {
