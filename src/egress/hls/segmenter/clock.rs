@@ -120,8 +120,9 @@ pub enum Finding {
 #[derive(Debug)]
 pub struct TrackClock {
     timescale: NonZeroU32,
-    /// RTP ticks of a frame and the media time that they stand for, in the same ticks.
-    anchor: Option<(u64, u64)>,
+    /// RTP ticks of a frame and the media time that they stand for, in the same ticks;
+    /// slewing may bring it to before zero.
+    anchor: Option<(u64, i64)>,
     newest: u64,
     /// Mean distance of the capture times from media time, in microseconds.
     error: i64,
@@ -216,7 +217,7 @@ impl TrackClock {
     }
 
     fn anchor_at(&mut self, dts: u64, micros: i64) {
-        self.anchor = Some((dts, self.ticks(micros.unsigned_abs())));
+        self.anchor = Some((dts, self.ticks(micros.unsigned_abs()) as i64));
         (self.error, self.slewing, self.drifting, self.late) = (0, false, 0, 0);
     }
 
@@ -248,7 +249,7 @@ impl TrackClock {
         {
             let change = self.error.clamp(-step / SLEW_RATE, step / SLEW_RATE);
             let ticks = i128::from(change) * i128::from(self.timescale.get()) / 1_000_000;
-            *media = (i128::from(*media) + ticks).max(0) as u64;
+            *media = media.saturating_add(ticks as i64);
             self.error -= change;
         }
         Finding::Usual
@@ -262,5 +263,82 @@ impl TrackClock {
         self.lag = (self.lag * 15 + late) / 16;
         let (rtp, media) = self.anchor.unwrap_or((dts, 0));
         (i128::from(media) + i128::from(dts) - i128::from(rtp)).max(0) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    const START: Utc = Utc::from_micros(1_700_000_000_000_000);
+
+    fn frame(base: Instant, dts: u64, micros: u64) -> Frame {
+        Frame {
+            pts: dts,
+            dts,
+            keyframe: true,
+            discontinuity: false,
+            capture: START.offset_micros(micros as i64),
+            received: base + Duration::from_micros(micros),
+            data: Bytes::new(),
+        }
+    }
+
+    /// Frames of a 48 kHz source whose clock is off by `ppm`; the largest distance of
+    /// media time from capture time, and the largest change of a frame's duration, in
+    /// microseconds and ticks.
+    fn run(seconds: u64, ppm: u64) -> (u64, u64) {
+        let base = Instant::now();
+        let (mut clock, arrival) =
+            (TrackClock::new(NonZeroU32::new(48_000).unwrap()), Arrival::new(base));
+        let (mut distance, mut change, mut before) = (0, 0, None);
+        for n in 0..seconds * 50 {
+            let micros = n * 20_000;
+            let dts = 1_000_000 + n * 960 + n * 960 * ppm / 1_000_000;
+            let (time, finding) = clock.place(&frame(base, dts, micros), &arrival, START);
+            assert_eq!(finding, Finding::Usual);
+            distance = distance.max(clock.micros(time).abs_diff(micros));
+            change = change.max(before.map_or(0, |before: u64| (time - before).abs_diff(960)));
+            before = Some(time);
+        }
+        (distance, change)
+    }
+
+    #[test]
+    fn a_clock_that_is_right_is_left_alone() {
+        assert_eq!(run(600, 0), (0, 0));
+    }
+
+    #[test]
+    fn p12_a_drifting_clock_stays_within_50_ms_of_capture_time_without_a_jump() {
+        let (distance, change) = run(3600, 300);
+        assert!(distance <= 50_000, "{distance}");
+        // A tenth of a millisecond: less than players hear, and less than they resync at.
+        assert!(change <= 5, "{change}");
+    }
+
+    #[test]
+    fn ticks_that_jump_are_placed_by_capture_time() {
+        let base = Instant::now();
+        let mut clock = TrackClock::new(NonZeroU32::new(90_000).unwrap());
+        let arrival = Arrival::new(base);
+        for (n, dts) in [(0, 500), (1, 3_500), (2, u64::MAX - 7), (3, 90), (4, 3_090)] {
+            let (time, _) = clock.place(&frame(base, dts, n * 33_333), &arrival, START);
+            assert!(clock.micros(time).abs_diff(n * 33_333) < 100, "{n}: {time}");
+        }
+    }
+
+    #[test]
+    fn arrival_leaps_to_what_comes_early_but_not_for_ever() {
+        let base = Instant::now();
+        let mut arrival = Arrival::new(base);
+        for n in 1..100 {
+            let at = base + Duration::from_millis(n);
+            let ahead = arrival.media(at) + arrival.most_ahead(at);
+            arrival.heard(at, ahead);
+        }
+        assert!(arrival.media(base + Duration::from_millis(100)) < 2_200_000);
     }
 }

@@ -125,7 +125,7 @@ impl Segmenter {
         let aligned = sync || self.tracks[index].is_audio();
         self.begin(index, self.tracks[index].cutter.part_start(), false);
         self.tracks[index].unaligned = !aligned;
-        self.unaligned += u64::from(!aligned);
+        self.counts.unaligned += u64::from(!aligned);
     }
 
     /// Ends the segment before a sample that would take it past the limit.
@@ -293,7 +293,7 @@ impl Segmenter {
             let aligned = track.is_audio() || track.cutter.sync_from(at) == Some(at);
             self.begin(index, at, false);
             self.tracks[index].unaligned = !aligned;
-            self.unaligned += u64::from(!aligned);
+            self.counts.unaligned += u64::from(!aligned);
         }
     }
 
@@ -338,9 +338,10 @@ impl Segmenter {
         if !self.tracks[index].pending.is_empty() {
             self.try_begin(index);
         } else if self.may_lead(index) {
-            let first = self.tracks[index].stash.front();
-            if let Some(at) = first.map(|first| self.tracks[index].micros(first.input.time)) {
-                self.announce_return(at, now);
+            let track = &self.tracks[index];
+            if let Some(first) = track.stash.front() {
+                self.broken |= track.is_changed_by(&first.config);
+                self.announce_return(track.micros(first.input.time), now);
             }
         }
     }

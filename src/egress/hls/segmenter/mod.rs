@@ -17,12 +17,13 @@
 //! ([`keyframes`]), of all layers at once. Every other layer begins at its first random
 //! access point from the boundary on, sound at the frame nearest to it. A layer whose
 //! random access point is late ends its segment at the limit, and its next one begins
-//! without (counted: [`Segmenter::unaligned`]): those who play it see no difference,
+//! without (counted: [`Counts::unaligned`]): those who play it see no difference,
 //! where a gap would cost them seconds. The limit holds for all: TARGETDURATION is never
 //! exceeded.
 //!
-//! **Gaps** ([`due`]). When no frame has come for a part and the usual lateness
-//! ([`track::Track::bound`]), the rendition's media is missing. Its segment in progress
+//! **Gaps** ([`due`]). When no frame has come for a part, 150 ms and the rendition's usual
+//! lateness ([`track::Track::bound`]), its media is missing; a part is told as late when
+//! its last frame does not come. Its segment in progress
 //! is completed (the picture stands, the sound is silent), and from the next boundary on
 //! its segments are gaps, part by part as time passes. When nothing comes at all, that
 //! boundary is made at once. A rendition returns at a boundary; when there is no picture
@@ -118,6 +119,17 @@ pub enum Event {
     SegmentEnded(usize),
 }
 
+/// What a segmenter could not do as it should.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Frames that could not be used.
+    pub dropped: u64,
+    /// Video segments that had to begin without a random access point.
+    pub unaligned: u64,
+    /// Segments that are gaps, of all renditions.
+    pub gaps: u64,
+}
+
 /// Where all renditions begin a segment.
 #[derive(Debug, Clone, Copy)]
 pub struct Boundary {
@@ -149,9 +161,7 @@ pub struct Segmenter {
     hurry: bool,
     /// The boundary that is being decided is where the first rendition returns.
     returning: bool,
-    dropped: u64,
-    unaligned: u64,
-    gaps: u64,
+    counts: Counts,
     /// Some tens per call at most, drained by the caller after each one.
     out: VecDeque<Event>,
 }
@@ -172,9 +182,7 @@ impl Segmenter {
             broken: false,
             hurry: false,
             returning: false,
-            dropped: 0,
-            unaligned: 0,
-            gaps: 0,
+            counts: Counts::default(),
             out: VecDeque::new(),
         })
     }
@@ -190,7 +198,7 @@ impl Segmenter {
         let micros = track.micros(time);
         track.saw(micros, whole);
         if !self.take(index, time, frame, whole) {
-            self.dropped += 1;
+            self.counts.dropped += 1;
             self.ask_if_useful(index, now);
         }
         self.ask_ahead(now);
@@ -226,19 +234,9 @@ impl Segmenter {
         self.out.pop_front()
     }
 
-    /// Frames that could not be used so far.
-    pub const fn dropped(&self) -> u64 {
-        self.dropped
-    }
-
-    /// Video segments that had to begin without a random access point so far.
-    pub const fn unaligned(&self) -> u64 {
-        self.unaligned
-    }
-
-    /// Segments that are gaps so far, of all renditions.
-    pub const fn gaps(&self) -> u64 {
-        self.gaps
+    /// What could not be done as it should, so far.
+    pub const fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// The frame's decode time on the media timeline, in ticks, and the media time
@@ -326,7 +324,7 @@ impl Segmenter {
                         continue;
                     };
                     let micros = track.micros(time) as i64;
-                    self.gaps += u64::from(gap);
+                    self.counts.gaps += u64::from(gap);
                     Event::SegmentStarted(
                         index,
                         SegmentStart {

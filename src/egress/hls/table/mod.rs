@@ -20,7 +20,9 @@ use super::live::{Live, Rendition, name};
 use super::outage::Outage;
 use super::playlist::Targets;
 use super::render::Renderer;
-use super::segmenter::{Event, RenditionSource, SegmentStart, Segmenter, SegmenterSettings};
+use super::segmenter::{
+    Counts, Event, RenditionSource, SegmentStart, Segmenter, SegmenterSettings,
+};
 use super::store::{Leading, MIN_LISTED, Numbers, Origin, Store, StoreLimits};
 use super::{HlsSettings, HlsStats, count};
 use crate::codec::MediaKind;
@@ -98,8 +100,8 @@ pub struct Table {
     segment_ended: bool,
     /// A handful: drained after each call.
     wanted: VecDeque<LayerId>,
-    /// What this publication's segmenter counted so far.
-    counted: [u64; 3],
+    /// What the statistics have of the segmenter.
+    counted: Counts,
     stats: Arc<HlsStats>,
 }
 
@@ -140,7 +142,7 @@ impl Table {
             is_listed: false,
             segment_ended: false,
             wanted: VecDeque::new(),
-            counted: [0; 3],
+            counted: Counts::default(),
             stats,
         };
         table.begin(&plan.renditions).then_some(table)
@@ -191,7 +193,7 @@ impl Table {
         let (Some(places), Some(segmenter)) = (places, segmenter) else { return false };
         (self.base, self.boundary) = (None, None);
         self.segmenter = Some((segmenter, places));
-        self.counted = [0; 3];
+        self.counted = Counts::default();
         true
     }
 
@@ -299,14 +301,11 @@ impl Table {
                 }
             }
         }
-        let counted = [segmenter.dropped(), segmenter.unaligned(), segmenter.gaps()];
-        let stats = &self.stats;
-        let counters =
-            [&stats.frames_dropped_unusable, &stats.segments_unaligned, &stats.segments_gap];
-        for ((counter, new), old) in counters.iter().zip(counted).zip(self.counted) {
-            count(counter, new - old);
-        }
-        self.counted = counted;
+        let counts = segmenter.counts();
+        let before = std::mem::replace(&mut self.counted, counts);
+        count(&self.stats.frames_dropped_unusable, counts.dropped - before.dropped);
+        count(&self.stats.unaligned_segments, counts.unaligned - before.unaligned);
+        count(&self.stats.gap_segments, counts.gaps - before.gaps);
     }
 
     fn start_segment(&mut self, index: usize, mut start: SegmentStart, now: Instant) {

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use super::fixture::{self, AUDIO, Feed, Unit, VIDEO, audio_source, video_source};
 use super::rig::Rig;
+use super::timeline::slow;
 use crate::codec::Codec;
 use crate::egress::hls::sample::Sampler;
 
@@ -116,6 +117,18 @@ fn jitter_of_timestamps_leaves_neither_gap_nor_overlap() {
 }
 
 #[test]
+fn a_standing_picture_is_read_without_a_complaint() {
+    // A frame a second: every other part has no sample.
+    let rig = slow(600, 30);
+    let parts: usize = rig.view(0).listed().iter().map(|segment| segment.parts.len()).sum();
+    let packets = packets(&file(&rig, 0));
+    assert!(packets.len() >= 18 && parts >= 2 * packets.len() - 2, "{parts} {packets:?}");
+    for pair in packets.windows(2) {
+        assert_eq!(pair[1].dts - pair[0].dts, 90_000);
+    }
+}
+
+#[test]
 fn samples_have_no_parameter_sets_and_no_delimiters() {
     let mut sampler = Sampler::new(Codec::H264, 0).unwrap();
     let (keyframe, _) = &fixture::h264()[0];
@@ -173,5 +186,5 @@ fn malformed_access_units_are_refused_without_a_panic() {
     }
     let mut rig = Rig::new(&[audio_source()]);
     rig.push(AUDIO, &Feed::new().frame(bytes::Bytes::new(), true, 0, 0));
-    assert_eq!(rig.segmenter.dropped(), 1);
+    assert_eq!(rig.segmenter.counts().dropped, 1);
 }

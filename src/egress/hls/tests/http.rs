@@ -247,7 +247,8 @@ async fn h7_a_request_held_too_long_is_503() {
     let segment_target = Duration::from_secs(1);
     let server = Server::new(HlsSettings { segment_target, ..HlsSettings::default() }).await;
     let mut sink = server.demo();
-    server.feed(&mut sink, 0, 2_100);
+    // Frames of an hour from now: no gap is due until then.
+    server.feed(&mut sink, 3_600_000, 3_602_100);
     assert_eq!(server.get("video0-0/index.m3u8").await.status(), 200);
     let response = server.get("video0-0/index.m3u8?_HLS_msn=2").await;
     problem(response, 503, "held-too-long").await;

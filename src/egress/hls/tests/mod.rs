@@ -13,4 +13,5 @@ mod rig;
 mod rules;
 mod sim;
 mod table;
+mod tables;
 mod timeline;

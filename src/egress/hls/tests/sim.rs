@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
@@ -18,6 +18,32 @@ use crate::media::{Frame, LayerId};
 
 pub const fn layer(layer: u8) -> LayerId {
     LayerId { track: 0, layer }
+}
+
+/// What the frames are for.
+pub trait Sink {
+    fn push(&mut self, layer: LayerId, frame: &Frame);
+    fn poll_timeout(&self) -> Option<Instant>;
+    fn handle_timeout(&mut self, now: Instant);
+    fn take_requests(&mut self) -> Vec<LayerId>;
+}
+
+impl Sink for Rig {
+    fn push(&mut self, layer: LayerId, frame: &Frame) {
+        Self::push(self, layer, frame);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.segmenter.poll_timeout()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.timeout(now);
+    }
+
+    fn take_requests(&mut self) -> Vec<LayerId> {
+        std::mem::take(&mut self.keyframes_asked)
+    }
 }
 
 /// What happens between its sources and the segmenter.
@@ -48,6 +74,8 @@ pub struct Line {
     pub capture_offset: i64,
     /// Added to RTP ticks from now on.
     pub ticks_offset: u64,
+    /// A request is answered with a frame of its own, not with the next one.
+    pub still: bool,
     /// It sends a keyframe by itself each so many frames.
     pub gop: Option<u64>,
     next: u64,
@@ -59,9 +87,9 @@ pub struct Line {
 
 type Arriving = (u64, u64, usize);
 
-/// The source, the network and the segmenter's rig.
-pub struct Sim {
-    pub rig: Rig,
+/// The source, the network and what the frames are for.
+pub struct Sim<S = Rig> {
+    pub rig: S,
     pub lines: Vec<Line>,
     pub weather: Weather,
     /// In microseconds.
@@ -80,6 +108,18 @@ pub struct Sim {
 impl Sim {
     /// `layers` of video, the best one first, and sound.
     pub fn new(seed: u64, layers: u8, weather: Weather) -> Self {
+        Self::with(seed, layers, weather, Rig::new)
+    }
+}
+
+impl<S: Sink> Sim<S> {
+    /// As [`Sim::new`], for another sink.
+    pub fn with(
+        seed: u64,
+        layers: u8,
+        weather: Weather,
+        sink: impl FnOnce(&[RenditionSource]) -> S,
+    ) -> Self {
         let video =
             (0..layers).map(|n| RenditionSource { layer: layer(n), ..video_source(Codec::H264) });
         let sources: Vec<_> = video.chain([audio_source()]).collect();
@@ -93,6 +133,7 @@ impl Sim {
             // What sender reports of different streams disagree by.
             capture_offset: random.random_range(-5_000..5_000),
             ticks_offset: random.random_range(0..u64::from(u32::MAX)),
+            still: false,
             gop: None,
             next: 0,
             sent: 0,
@@ -103,7 +144,7 @@ impl Sim {
         let lines: Vec<_> = sources.iter().map(|source| line(source, &mut random)).collect();
         let key = h264()[0].0.clone();
         Self {
-            rig: Rig::new(&sources),
+            rig: sink(&sources),
             asked: vec![0; lines.len()],
             lines,
             weather,
@@ -132,23 +173,28 @@ impl Sim {
                 frame.received = self.feed.base + Duration::from_micros(at);
                 self.rig.push(self.lines[index].id, &frame);
             }
-            let now = self.feed.base + Duration::from_micros(self.now);
-            if self.rig.segmenter.poll_timeout().is_some_and(|due| due <= now) {
-                self.rig.timeout(now);
+            let now = self.instant();
+            if self.rig.poll_timeout().is_some_and(|due| due <= now) {
+                self.rig.handle_timeout(now);
             }
             self.answer();
             each(self);
         }
     }
 
+    /// Now, as the monotonic clock says it.
+    pub fn instant(&self) -> Instant {
+        self.feed.base + Duration::from_micros(self.now)
+    }
+
     /// A frame of a line comes at once, and nothing of what is on the way.
     pub fn push_now(&mut self, index: usize, mut frame: Frame) {
-        frame.received = self.feed.base + Duration::from_micros(self.now);
+        frame.received = self.instant();
         self.rig.push(self.lines[index].id, &frame);
     }
 
     fn answer(&mut self) {
-        for asked in std::mem::take(&mut self.rig.keyframes_asked) {
+        for asked in self.rig.take_requests() {
             let asked = self.lines.iter().position(|line| line.id == asked).unwrap();
             self.asked[asked] += 1;
             let (least, most) = self.weather.response;
@@ -164,6 +210,10 @@ impl Sim {
 
     /// The source makes the frames of a line that are due.
     fn capture(&mut self, index: usize) {
+        let refresh = |line: &Line, now| line.still && line.key_due.is_some_and(|due| due <= now);
+        if refresh(&self.lines[index], self.now) {
+            self.lines[index].next = self.now;
+        }
         while self.lines[index].next <= self.now {
             let line = &mut self.lines[index];
             let at = line.next;

@@ -362,7 +362,7 @@ fn loss_waits_for_a_keyframe_and_asks_for_it() {
     rig.push(VIDEO, &frame);
     rig.push(VIDEO, &feed.video(92));
     assert_eq!(rig.keyframes_asked, [VIDEO]);
-    assert_eq!(rig.segmenter.dropped(), 2);
+    assert_eq!(rig.segmenter.counts().dropped, 2);
 }
 
 #[test]
@@ -388,7 +388,7 @@ fn p17_frames_that_resume_after_a_hole_find_it_filled_with_gaps() {
 }
 
 /// Video whose source sends a frame each `step` frames and keyframes when asked.
-fn slow(frames: u64, step: u64) -> Rig {
+pub fn slow(frames: u64, step: u64) -> Rig {
     let mut rig = Rig::new(&[video_source(Codec::H264), audio_source()]);
     let (feed, mut key) = (Feed::new(), true);
     for (layer, frame) in feed.between(0, frames * 1000 / 30) {
@@ -411,7 +411,7 @@ fn a_shared_screen_of_one_frame_a_second_is_one_timeline() {
     for step in [18, 30, 60] {
         let rig = slow(900, step);
         let newest = rig.newest(0);
-        assert_eq!(rig.segmenter.dropped(), 0);
+        assert_eq!(rig.segmenter.counts().dropped, 0);
         for versions in &rig.playlists {
             for playlist in versions {
                 assert!(playlist.parts().all(|part| part.duration <= playlist.part_target));
@@ -427,6 +427,12 @@ fn a_shared_screen_of_one_frame_a_second_is_one_timeline() {
             let at = crate::time::Utc::from_micros(expected).rfc3339_millis();
             assert_eq!(segment.date.as_deref(), Some(at.as_str()));
             expected += (segment.duration.unwrap_or(0.0) * 1e6).round() as i64;
+        }
+        // Nothing is missing: the picture stands, in parts that come in time.
+        assert_eq!(rig.segmenter.counts().gaps, 0);
+        for segment in newest.complete().filter(|segment| !segment.parts.is_empty()) {
+            let parts: f64 = segment.parts.iter().map(|part| part.duration).sum();
+            assert!((parts - segment.length()).abs() < 1e-4, "{segment:?}");
         }
         let independent =
             newest.complete().filter(|s| s.parts.first().is_some_and(|part| part.independent));
