@@ -119,10 +119,10 @@ pub struct HlsStats {
     pub parts: AtomicU64,
     /// Segments completed.
     pub segments: AtomicU64,
-    /// Segments that are gaps because no media came.
-    pub gap_segments: AtomicU64,
-    /// Video segments that had to begin without a keyframe, because it was late.
-    pub unaligned_segments: AtomicU64,
+    /// Video segments that began without a random access point, because none came.
+    pub segments_unaligned: AtomicU64,
+    /// Segments of publications that go on without media.
+    pub segments_gap: AtomicU64,
     /// Frames dropped because a packager's queue was full.
     pub frames_dropped_queue: AtomicU64,
     /// Frames dropped because they could not be decoded or placed on the timeline.

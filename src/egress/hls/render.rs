@@ -314,9 +314,9 @@ mod tests {
                 add(&mut store);
             }
             let (mut renderer, ranges) = (Renderer::default(), RangeLines::default());
-            let mut times = [Duration::ZERO; 3];
+            let mut times: [Vec<Duration>; 3] = Default::default();
             let mut length = 0;
-            for round in 0..1200 {
+            for _ in 0..1000 {
                 add(&mut store);
                 #[allow(clippy::disallowed_methods, reason = "it measures")]
                 let now = Instant::now;
@@ -330,18 +330,20 @@ mod tests {
                     reports: &[],
                     ranges: &ranges,
                 };
-                let forms = renderer.render(version);
+                renderer.render(version);
                 let rendered = now();
-                let anew =
-                    if round % 10 == 0 { Rendered::new(version.text(None)) } else { forms.full };
-                length = anew.plain.len();
-                if round >= 200 {
-                    times[0] += viewed - start;
-                    times[1] += rendered - viewed;
-                    times[2] += if round % 10 == 0 { rendered.elapsed() } else { Duration::ZERO };
+                length = Rendered::new(version.text(None)).plain.len();
+                let anew = now();
+                for (times, time) in
+                    times.iter_mut().zip([viewed - start, rendered - viewed, anew - rendered])
+                {
+                    times.push(time);
                 }
             }
-            let [view, render, anew] = [times[0] / 1000, times[1] / 1000, times[2] / 100];
+            let [view, render, anew] = times.map(|mut times| {
+                times.sort();
+                times[times.len() / 2]
+            });
             eprintln!(
                 "window {window} s: {length} bytes; view {view:?}, all forms {render:?}, \
                  the whole written anew {anew:?}"

@@ -20,9 +20,7 @@ use super::live::{Live, Rendition, name};
 use super::outage::Outage;
 use super::playlist::Targets;
 use super::render::Renderer;
-use super::segmenter::{
-    Counts, Event, RenditionSource, SegmentStart, Segmenter, SegmenterSettings,
-};
+use super::segmenter::{Event, RenditionSource, SegmentStart, Segmenter, SegmenterSettings};
 use super::store::{Leading, MIN_LISTED, Numbers, Origin, Store, StoreLimits};
 use super::{HlsSettings, HlsStats, count};
 use crate::codec::MediaKind;
@@ -100,8 +98,8 @@ pub struct Table {
     segment_ended: bool,
     /// A handful: drained after each call.
     wanted: VecDeque<LayerId>,
-    /// What the statistics have of the segmenter.
-    counted: Counts,
+    /// What this publication's segmenter counted so far.
+    counted: [u64; 3],
     stats: Arc<HlsStats>,
 }
 
@@ -142,7 +140,7 @@ impl Table {
             is_listed: false,
             segment_ended: false,
             wanted: VecDeque::new(),
-            counted: Counts::default(),
+            counted: [0; 3],
             stats,
         };
         table.begin(&plan.renditions).then_some(table)
@@ -193,7 +191,7 @@ impl Table {
         let (Some(places), Some(segmenter)) = (places, segmenter) else { return false };
         (self.base, self.boundary) = (None, None);
         self.segmenter = Some((segmenter, places));
-        self.counted = Counts::default();
+        self.counted = [0; 3];
         true
     }
 
@@ -302,10 +300,14 @@ impl Table {
             }
         }
         let counts = segmenter.counts();
-        let before = std::mem::replace(&mut self.counted, counts);
-        count(&self.stats.frames_dropped_unusable, counts.dropped - before.dropped);
-        count(&self.stats.unaligned_segments, counts.unaligned - before.unaligned);
-        count(&self.stats.gap_segments, counts.gaps - before.gaps);
+        let counted = [counts.dropped, counts.unaligned, counts.gaps];
+        let stats = &self.stats;
+        let counters =
+            [&stats.frames_dropped_unusable, &stats.segments_unaligned, &stats.segments_gap];
+        for ((counter, new), old) in counters.iter().zip(counted).zip(self.counted) {
+            count(counter, new - old);
+        }
+        self.counted = counted;
     }
 
     fn start_segment(&mut self, index: usize, mut start: SegmentStart, now: Instant) {
