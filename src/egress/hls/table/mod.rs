@@ -20,7 +20,9 @@ use super::live::{Live, Rendition, name};
 use super::outage::Outage;
 use super::playlist::Targets;
 use super::render::Renderer;
-use super::segmenter::{Event, RenditionSource, SegmentStart, Segmenter, SegmenterSettings};
+use super::segmenter::{
+    Counts, Event, RenditionSource, SegmentStart, Segmenter, SegmenterSettings,
+};
 use super::store::{Leading, MIN_LISTED, Numbers, Origin, Store, StoreLimits};
 use super::{HlsSettings, HlsStats, count};
 use crate::codec::MediaKind;
