@@ -51,7 +51,7 @@ for (const codec of ['H264', 'VP8', 'VP9', 'AV1']) {
     await playFrames(viewer, 30, 20_000);
     const { freezeCount } = await stats(viewer);
     assert.equal(freezeCount, 0);
-    // LL-HLS has no layers to choose from.
+    // VP8 has no place in LL-HLS: only the sound is there, and nothing to choose.
     await viewer.check('#transport input[value=llhls]', { force: true });
     assert.equal(await viewer.isVisible('#quality'), false);
     assert.deepEqual([...dealer.problems, ...viewer.problems], []);

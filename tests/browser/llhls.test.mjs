@@ -35,6 +35,8 @@ for (const [profile, latencyMs] of Object.entries(LATENCY_MS)) {
     const dealer = await startDealer(gateway, 'minute', TABLE);
     t.after(() => dealer.stop());
 
+    await listed(gateway, 'minute', 10);
+
     const page = await openPage(browser);
     t.after(() => page.context().close());
     await page.goto(`${gateway.url}/play/minute?transport=llhls`);
@@ -66,6 +68,16 @@ for (const [profile, latencyMs] of Object.entries(LATENCY_MS)) {
     assert.ok(middle <= latencyMs, `median latency ${middle} ms`);
     assert.deepEqual([...page.problems, ...shaka.problems], []);
   });
+}
+
+/** Waits until playlists list so many seconds: at a table that has just begun, players are closer than they shall be. */
+async function listed(gateway, table, seconds) {
+  const playlist = `${gateway.url}/hls/${table}/video0-0/index.m3u8`;
+  for (let length = 0; length < seconds; ) {
+    const text = await (await fetch(playlist)).text();
+    length = [...text.matchAll(/#EXTINF:([\d.]+)/g)].reduce((sum, [, duration]) => sum + Number(duration), 0);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
 }
 
 /** Chooses a layer in the player's menu. */

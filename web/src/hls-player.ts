@@ -6,6 +6,7 @@ import type Hls from 'hls.js';
 import type { ErrorData, HlsConfig, LoaderResponse, RetryConfig } from 'hls.js';
 
 import { GatewayError, parseRetryAfter, readProblem } from './api.ts';
+import { rateTowards } from './hold-back.ts';
 import { HlsLayers } from './hls-layers.ts';
 import type { LayerChoice } from './layers.ts';
 import { TransportError, emptyStats, firstPicture, type Playback, type PlaybackStats } from './playback.ts';
@@ -77,14 +78,17 @@ const CONFIG: Partial<HlsConfig> = {
   lowLatencyMode: true,
   // Of a bandwidth that is not known yet: begin with a good picture, and go down if need be.
   abrEwmaDefaultEstimate: 5_000_000,
-  // Above 1, or a viewer who once fell behind never catches up.
-  maxLiveSyncPlaybackRate: 1.5,
+  // `rateTowards` catches up instead.
+  maxLiveSyncPlaybackRate: 1,
   backBufferLength: 10,
   // No retries for the first playlist: whether the table is live is the player's question.
   manifestLoadPolicy: policy(0),
   playlistLoadPolicy: policy(4),
   fragLoadPolicy: policy(6),
 };
+
+/** How often the speed is set anew. */
+const PACE_EVERY_MS = 250;
 
 /** What both ways of playing HLS share: element events, the stall watch, numbers of the element. */
 abstract class ElementPlayback implements Playback {
@@ -151,6 +155,7 @@ class HlsJsPlayback extends ElementPlayback {
   override readonly layers: LayerChoice;
   readonly #bytes = new RateMeter();
   readonly #hls: Hls;
+  readonly #pace: ReturnType<typeof setInterval>;
   #recoveredAtMs = -Infinity;
 
   constructor(hls: Hls, HlsJs: typeof Hls, url: string, video: HTMLVideoElement) {
@@ -158,6 +163,7 @@ class HlsJsPlayback extends ElementPlayback {
     super(video, resolve, promise);
     this.#hls = hls;
     this.layers = new HlsLayers(hls);
+    this.#pace = setInterval(() => this.#keepDistance(), PACE_EVERY_MS);
     hls.on(HlsJs.Events.ERROR, (_event, data) => {
       if (data.fatal) this.#onFatal(data, HlsJs);
     });
@@ -181,7 +187,16 @@ class HlsJsPlayback extends ElementPlayback {
 
   override close(): void {
     super.close();
+    clearInterval(this.#pace);
+    this.video.playbackRate = 1;
     this.#hls.destroy();
+  }
+
+  #keepDistance(): void {
+    const { video } = this;
+    const bufferedTo = video.buffered.length ? video.buffered.end(video.buffered.length - 1) : 0;
+    const rate = rateTowards(this.#hls.latency, this.#hls.targetLatency ?? Number.NaN, bufferedTo - video.currentTime);
+    if (video.playbackRate !== rate) video.playbackRate = rate;
   }
 
   #onFatal(data: ErrorData, HlsJs: typeof Hls): void {

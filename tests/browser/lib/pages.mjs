@@ -23,7 +23,7 @@ export async function playFrames(page, more, timeout) {
     async ([frames, patience]) => {
       const deadline = performance.now() + patience;
       while (performance.now() < deadline) {
-        if (window.railbird.state !== 'playing') return `the player left playing: ${window.railbird.state}`;
+        if (window.railbird.state !== 'playing') return `the player left playing: ${window.railbird.state} ${document.querySelector('#detail')?.textContent}`;
         if (((await window.railbird.stats()).framesDecoded ?? 0) >= frames) return 'done';
         await new Promise((resolve) => setTimeout(resolve, 100));
       }
