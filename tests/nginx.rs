@@ -8,7 +8,7 @@ mod common;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Dealer, Gateway, LATER, SOON, wait_until};
 use railbird_loadgen::hls::client::Options;
@@ -73,6 +73,25 @@ impl Nginx {
 
     fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.at)
+    }
+
+    /// Many at once; the longest that one of them took.
+    async fn crowd(&self, path: &str, count: usize) -> Duration {
+        let asked = (0..count).map(|_| {
+            let (client, url) = (self.client.clone(), self.url(path));
+            tokio::spawn(async move {
+                let begun = Instant::now();
+                let answer = client.get(url).send().await.unwrap();
+                assert_eq!(answer.status(), 200);
+                answer.bytes().await.unwrap();
+                begun.elapsed()
+            })
+        });
+        let mut longest = Duration::ZERO;
+        for one in asked.collect::<Vec<_>>() {
+            longest = longest.max(one.await.unwrap());
+        }
+        longest
     }
 
     async fn get(&self, path: &str) -> Response {
@@ -233,7 +252,7 @@ async fn h14_nginx_keeps_each_kind_as_long_as_we_say() {
     .await;
 
     // Refusals are not kept at all, and say when to come again.
-    for (path, status) in [("/hls/nobody/index.m3u8", 404), ("/hls/demo/x/index.m3u8", 404)] {
+    for (path, status) in [("/hls/nobody/x/index.m3u8", 404), ("/hls/demo/x/index.m3u8", 404)] {
         for _ in 0..2 {
             let answer = nginx.get(path).await;
             assert_eq!((answer.status().as_u16(), cache(&answer)), (status, "MISS"));
@@ -242,5 +261,53 @@ async fn h14_nginx_keeps_each_kind_as_long_as_we_say() {
     let nobody = nginx.get("/hls/nobody/index.m3u8").await;
     common::assert_retry_after(nobody.headers());
     assert_eq!(common::text(nobody.headers(), "access-control-allow-origin"), "*");
+    dealer.stop().await;
+}
+
+/// What the gateway gets is what the key is made of: nobody puts one table's media where
+/// another one's is looked for, or anything where there is nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn h14_an_address_that_spells_another_one_poisons_nothing() {
+    let gateway = Gateway::start("");
+    let dealer = Dealer::start(&gateway, "demo", None).await;
+    let nginx = Nginx::start(&gateway).await;
+    let (path, playlist) = video(&nginx).await;
+    let segment = playlist.lines().rfind(|line| line.ends_with(".m4s")).unwrap();
+    let rendition = path.rsplit('/').nth(1).unwrap();
+    let direct = format!("http://{}", gateway.http);
+    for file in ["index.m3u8", segment] {
+        for to in ["x%2F..%2F..%2Fother", "x%2f%2e%2e%2f%2e%2e%2fother", "%73.x%2F..%2F..%2Fother"]
+        {
+            let attack = format!("/hls/demo/{to}/{rendition}/{file}");
+            assert_eq!(nginx.get(&attack).await.status(), 400, "{attack}");
+            let answer = nginx.client.get(format!("{direct}{attack}")).send().await.unwrap();
+            assert_eq!(answer.status(), 404, "{attack}");
+        }
+        let target = format!("/hls/other/{rendition}/{file}");
+        let answer = nginx.get(&target).await;
+        assert_eq!((answer.status().as_u16(), cache(&answer)), (404, "MISS"), "{target}");
+    }
+    // Whichever way a viewer comes, it finds the one copy.
+    let pass = "s.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let first = nginx.get(&format!("/hls/demo/{rendition}/{segment}")).await;
+    assert_eq!((first.status().as_u16(), cache(&first)), (200, "MISS"));
+    let again = nginx.get(&format!("/hls/demo/{pass}/{rendition}/{segment}")).await;
+    assert_eq!((again.status().as_u16(), cache(&again)), (200, "HIT"));
+    dealer.stop().await;
+}
+
+/// Answers that are kept for nobody are waited for by nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn h14_many_who_join_at_once_do_not_wait_for_each_other() {
+    const CROWD: usize = 40;
+    let gateway = Gateway::start("");
+    let dealer = Dealer::start(&gateway, "demo", None).await;
+    let nginx = Nginx::start(&gateway).await;
+    video(&nginx).await;
+    let before = upstream(&gateway).await;
+    let longest = nginx.crowd("/hls/demo/index.m3u8", CROWD).await;
+    assert_eq!(upstream(&gateway).await - before, CROWD as f64, "each has its own");
+    // In steps of 500 ms, one after the other, the last would have its own after 20 s.
+    assert!(longest < Duration::from_secs(3), "{longest:?}");
     dealer.stop().await;
 }

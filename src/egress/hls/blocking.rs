@@ -125,6 +125,11 @@ pub fn decide(directives: Directives, at: Progress, part_target: Duration) -> De
     if msn > at.open_msn.saturating_add(1) {
         return Decision::Refuse;
     }
+    // A number from before the first segment is an older table's, whose player may not be
+    // given a playlist without a segment either.
+    if !at.has_segment() && msn < at.open_msn {
+        return Decision::Wait;
+    }
     let Some(part) = directives.part else {
         return if msn < at.open_msn { Decision::Answer } else { Decision::Wait };
     };
@@ -237,6 +242,16 @@ mod tests {
         let later = Progress { first_msn: 70, open_msn: 70, ..fresh };
         assert_eq!(ask("", later), Decision::Wait, "numbers need not begin at 0");
         assert_eq!(ask("", Progress { open_msn: 71, ..later }), Decision::Answer);
+        // A player of the table before this one goes on with its numbers.
+        for query in
+            ["_HLS_msn=60", "_HLS_msn=69", "_HLS_msn=60&_HLS_part=1", "_HLS_msn=69&_HLS_part=9"]
+        {
+            assert_eq!(ask(query, later), Decision::Wait, "{query}");
+            assert_eq!(ask(query, Progress { open_parts: 2, ..later }), Decision::Wait, "{query}");
+            let begun = Progress { open_msn: 71, last_parts: 4, ..later };
+            assert_eq!(ask(query, begun), Decision::Answer, "{query}");
+        }
+        assert_eq!(ask("_HLS_msn=60", Progress { ended: true, ..later }), Decision::Answer);
     }
 
     #[test]

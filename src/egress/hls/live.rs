@@ -23,6 +23,13 @@ pub struct Published {
     pub playlist: Forms,
 }
 
+impl Published {
+    /// Whether this is a version at all: what stands here before the first one is none.
+    pub const fn is_rendered(&self) -> bool {
+        !self.playlist.full.plain.is_empty()
+    }
+}
+
 /// A rendition as the HTTP side sees it.
 pub struct Rendition {
     /// Its name in URIs.

@@ -143,16 +143,9 @@ impl Hls {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the packager of a source and lists its table, which counts from 0. `None`
-    /// when HLS can carry no track of it.
-    #[cfg(test)]
-    pub(super) fn start(&self, source: Source) -> Option<(Packager, Arc<Live>)> {
-        let packager = self.start_at(source, Numbers::default())?;
-        let live = packager.live().clone();
-        Some((packager, live))
-    }
-
-    fn start_at(&self, source: Source, numbers: Numbers) -> Option<Packager> {
+    /// Makes the packager of a source and lists its table, which counts from `numbers`.
+    /// `None` when HLS can carry no track of it.
+    pub(super) fn start_at(&self, source: Source, numbers: Numbers) -> Option<Packager> {
         let table = source.table.clone();
         let packager = Packager::new(&self.settings, source, numbers, self.stats.clone())?;
         self.lock().by_name.insert(table, packager.live().clone());

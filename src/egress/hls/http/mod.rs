@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use super::blocking::{BadDirectives, Decision, Directives, decide};
 use super::packager::{Live, Published, Rendition};
+use super::session::pass::is_spelled_right;
 use super::store::Resource;
 use super::{Hls, count};
 use crate::hub::TableName;
@@ -81,6 +82,11 @@ async fn below_pass(
     RawQuery(query): RawQuery,
     asked: Asked,
 ) -> Result<Response<Body>, Problem> {
+    // Anything else here could spell another address, e.g. `x/../../other`, for a cache
+    // that decodes and normalises what it keys on.
+    if !is_spelled_right(&pass) {
+        return Err(no_such("address"));
+    }
     serve(hls, (&table, Some(&pass), &rendition, &file), query, asked).await
 }
 
@@ -170,8 +176,8 @@ async fn media_playlist(
     let waiting = (!guest.is_accounted()).then(|| Waiting::new(&rendition.waiting));
     let version = wait(hls, &mut published, deadline, too_late, |version: &Arc<Published>| {
         match decide(directives, version.view.progress(), live.targets.part) {
-            Decision::Answer => Ok(Some(version.clone())),
-            Decision::Wait => Ok(None),
+            Decision::Answer if version.is_rendered() => Ok(Some(version.clone())),
+            Decision::Answer | Decision::Wait => Ok(None),
             Decision::Refuse => Err(bad_directives(BadDirectives::TooFarAhead)),
         }
     });

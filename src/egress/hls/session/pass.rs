@@ -98,6 +98,13 @@ impl Passes {
     }
 }
 
+/// Whether `segment` of a path looks like a pass, whoever issued it. Nothing else is
+/// served in its place: what caches take out of their keys must not be able to name
+/// another address.
+pub fn is_spelled_right(segment: &str) -> bool {
+    segment.strip_prefix(PREFIX).and_then(decode).is_some()
+}
+
 /// A multivariant playlist whose URIs lead through `pass`: it stands before each of
 /// them, which are all relative.
 pub fn carry(multivariant: &str, pass: &str) -> String {
@@ -171,6 +178,7 @@ mod tests {
                 "{text}"
             );
             assert_eq!(text.len(), 34);
+            assert!(is_spelled_right(&text), "{text}");
             assert!(text.bytes().all(|b| ALPHABET.contains(&b) || b == b'.'), "{text}");
         }
     }
@@ -189,6 +197,11 @@ mod tests {
         }
         for bad in ["", "s.", "video0-0", &good[2..], &format!("{good}A"), &good.to_uppercase()] {
             assert_eq!(passes.verify(&table("demo"), bad), Err(InvalidPass), "{bad}");
+        }
+        for bad in
+            ["", "s.", "x", &good[2..], &good[..33], &good.replace("s.", "s/"), "s.x/../../B"]
+        {
+            assert!(!is_spelled_right(bad), "{bad}");
         }
         assert_eq!(passes.verify(&table("other"), &good), Err(InvalidPass));
         let restarted = Passes::new(&[8; 32], now);

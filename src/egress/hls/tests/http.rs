@@ -15,6 +15,7 @@ use super::parser::Playlist;
 use crate::codec::Codec;
 use crate::egress::hls::packager::{FrameQueue, Source};
 use crate::egress::hls::segmenter::RenditionSource;
+use crate::egress::hls::store::Numbers;
 use crate::egress::hls::{Hls, HlsSettings, router};
 use crate::hub::{FrameSink, Registry};
 use crate::media::LayerId;
@@ -74,6 +75,16 @@ impl Server {
         renditions: Vec<RenditionSource>,
         request_keyframe: Box<dyn Fn(LayerId) + Send>,
     ) -> FrameQueue {
+        self.start(name, renditions, request_keyframe, Numbers::default())
+    }
+
+    fn start(
+        &self,
+        name: &str,
+        renditions: Vec<RenditionSource>,
+        request_keyframe: Box<dyn Fn(LayerId) + Send>,
+        numbers: Numbers,
+    ) -> FrameQueue {
         let source = Source {
             stream: None,
             table: name.parse().unwrap(),
@@ -81,10 +92,17 @@ impl Server {
             renditions,
             request_keyframe,
         };
-        let (mut packager, _) = self.hls.start(source).unwrap();
+        let mut packager = self.hls.start_at(source, numbers).unwrap();
         let sink = packager.sink();
         tokio::spawn(packager.run());
         sink
+    }
+
+    /// `demo` once more, which counts from `msn`.
+    pub fn later_demo(&self, msn: u64) -> FrameQueue {
+        let numbers = Numbers { msn, discontinuities: 0 };
+        let renditions = vec![video_source(Codec::H264), audio_source()];
+        self.start("demo", renditions, Box::new(|_| {}), numbers)
     }
 
     pub fn demo(&self) -> FrameQueue {
@@ -129,7 +147,7 @@ impl Server {
     }
 }
 
-async fn problem(response: Response, status: u16, kind: &str) -> HeaderMap {
+pub async fn problem(response: Response, status: u16, kind: &str) -> HeaderMap {
     assert_eq!(response.status(), status);
     let headers = response.headers().clone();
     assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json");
@@ -485,4 +503,22 @@ async fn a_new_publication_takes_the_place_of_the_old_one() {
     assert_eq!(server.playlist("video0-0/index.m3u8").await.msn, 0);
     drop(_sink);
     assert!(Playlist::parse(&old.await.unwrap().text().await.unwrap()).ended);
+}
+
+/// Numbers of a new table are higher than those of the old one, which its players know.
+#[tokio::test]
+async fn h4_an_old_tables_number_waits_for_the_new_tables_first_segment() {
+    let server = Server::new(HlsSettings::default()).await;
+    let mut sink = server.later_demo(70);
+    let mut held = Vec::new();
+    for query in ["_HLS_msn=3", "_HLS_msn=3&_HLS_part=1", "_HLS_msn=69&_HLS_part=4&_HLS_skip=YES"] {
+        held.push(server.held(&format!("video0-0/index.m3u8?{query}")).await);
+    }
+    server.feed(&mut sink, 0, 2_100);
+    for one in held {
+        let answer = one.await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let playlist = Playlist::parse(&answer.text().await.unwrap());
+        assert_eq!((playlist.msn, playlist.complete().count()), (70, 1));
+    }
 }

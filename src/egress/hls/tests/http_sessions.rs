@@ -8,7 +8,7 @@ use flate2::read::GzDecoder;
 use reqwest::{Response, Url, header};
 use tokio::task::yield_now;
 
-use super::http::{Server, running, running_with};
+use super::http::{Server, problem, running, running_with};
 use super::parser::Playlist;
 use crate::egress::hls::HlsSettings;
 use crate::egress::hls::session::audience::Audience;
@@ -182,15 +182,35 @@ async fn what_is_no_pass_is_served_and_counted() {
     let (server, _sink) = running().await;
     let (_, playlists) = renditions(&server).await;
     let other = server.hls.sessions.issue(Instant::now(), &"other".parse().unwrap(), 1);
-    for bad in ["x", "video0-0", "s.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", &other] {
+    for bad in ["s.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "s.________________________________", &other]
+    {
         assert_eq!(server.get(&format!("{bad}/video0-0/index.m3u8")).await.status(), 200, "{bad}");
     }
-    for lost in ["s.A/index.m3u8", "a/b/video0-0/index.m3u8", "s.A/video0-0/", "s.A/x/index.m3u8"] {
+    for lost in ["s.A/index.m3u8", "a/b/video0-0/index.m3u8", "s.A/video0-0/"] {
         assert_eq!(server.get(lost).await.status(), 404, "{lost}");
     }
     // HEAD looks, and does not begin to watch.
     assert_eq!(server.client.head(playlists[0].clone()).send().await.unwrap().status(), 200);
     let counts = server.hls.sessions.unaccounted();
-    assert_eq!(counts[1..], [("invalid_pass", 4), ("not_begun", 1), ("full", 0)]);
+    assert_eq!(counts[1..], [("invalid_pass", 3), ("not_begun", 1), ("full", 0)]);
     assert_eq!(audience(&server).viewers.load(Ordering::Relaxed), 0);
+}
+
+/// What stands in a pass's place is nothing that a cache could read as another address.
+#[tokio::test]
+async fn what_does_not_look_like_a_pass_leads_nowhere() {
+    let (server, _sink) = running().await;
+    let pass = "s.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    assert_eq!(server.get(&format!("{pass}/video0-0/index.m3u8")).await.status(), 200);
+    let short = &pass[..33];
+    let long = format!("{pass}A");
+    let odd = pass.replace("AAA", "A%2F");
+    for bad in ["x", "s.", "video0-0", "x%2F..%2F..%2Fother", short, &long, &odd, "%2e%2e%2Fdemo"] {
+        for file in ["index.m3u8", "t-s0.m4s", "t-p0.m4s", "t-i0.mp4"] {
+            let answer = server.get(&format!("{bad}/video0-0/{file}")).await;
+            assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store", "{bad}");
+            problem(answer, 404, "no-such-media").await;
+        }
+    }
+    assert_eq!(server.hls.sessions.unaccounted()[1], ("invalid_pass", 1));
 }
