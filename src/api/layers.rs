@@ -163,6 +163,12 @@ fn span_of(request: &Request, route: &str, trace: &TraceContext) -> Span {
     if is_media(route) { span!(debug_span) } else { span!(info_span) }
 }
 
+/// Whether no cache may keep it.
+fn is_kept_by_none(response: &Response) -> bool {
+    let caching = response.headers().get(header::CACHE_CONTROL);
+    caching.is_some_and(|value| value.as_bytes().ends_with(b"no-store"))
+}
+
 /// Playlists, parts and segments.
 fn is_media(route: &str) -> bool {
     route.starts_with("/hls/")
@@ -193,10 +199,10 @@ impl Rules {
                 tracing::debug!(status = status.as_u16(), "request answered");
             }
         });
-        // Caches keep what players get: it bears a trace only when it was asked in one.
-        if (asked.traced || !is_media(asked.route()))
-            && let Ok(value) = HeaderValue::from_str(&asked.trace.to_string())
-        {
+        // Caches give what players get to others: only what they do not keep bears a
+        // trace, and only when it was asked in one.
+        let told = !is_media(asked.route()) || asked.traced && is_kept_by_none(&response);
+        if told && let Ok(value) = HeaderValue::from_str(&asked.trace.to_string()) {
             response.headers_mut().insert(TRACEPARENT, value);
         }
         Ok(response)

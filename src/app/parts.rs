@@ -125,6 +125,28 @@ fn scrape_hls(scrape: &mut Scrape, hls: &Hls) {
     scrape.count(&names::HLS_KEYFRAMES, &[], read(&stats.keyframes_asked));
     scrape.count(&names::HLS_PARTS, &[], read(&stats.parts));
     scrape.count(&names::HLS_SEGMENTS, &[], read(&stats.segments));
+    scrape.count(&names::HLS_GAPS, &[], read(&stats.gap_segments));
+    scrape.count(&names::HLS_UNALIGNED, &[], read(&stats.unaligned_segments));
     scrape.count(&names::HLS_FRAMES_DROPPED, &["queue"], read(&stats.frames_dropped_queue));
     scrape.count(&names::HLS_FRAMES_DROPPED, &["unusable"], read(&stats.frames_dropped_unusable));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::egress::hls::HlsSettings;
+
+    #[tokio::test]
+    async fn what_a_segmenter_could_not_do_is_told() {
+        let (registry, metrics) = (Registry::new(4), Metrics::new());
+        let hls = Hls::new(HlsSettings::default(), registry, metrics.clone());
+        hls.stats().gap_segments.store(3, Ordering::Relaxed);
+        hls.stats().unaligned_segments.store(5, Ordering::Relaxed);
+        metrics.add_source(move |scrape| scrape_hls(scrape, &hls));
+        let text = metrics.render();
+        for line in ["railbird_hls_gap_segments_total 3", "railbird_hls_unaligned_segments_total 5"]
+        {
+            assert!(text.lines().any(|one| one == line), "no {line} in\n{text}");
+        }
+    }
 }

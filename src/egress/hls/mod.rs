@@ -125,7 +125,7 @@ pub struct HlsStats {
     pub timed_out_requests: AtomicU64,
     /// Requests refused because too many were held.
     pub refused_requests: AtomicU64,
-    /// Bytes of bodies answered.
+    /// Bytes of answers' bodies that connections took.
     pub bytes_out: AtomicU64,
     /// Parts made.
     pub parts: AtomicU64,

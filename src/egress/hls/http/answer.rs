@@ -2,6 +2,7 @@
 //! bytes they carry. Source: RFC 9110 §8.8.3 (entity tags), §13 (conditions), §14 (ranges).
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::FromRequestParts;
@@ -9,10 +10,11 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use bytes::Bytes;
 
+use super::super::HlsStats;
 use super::super::render::Rendered;
-use super::super::{HlsStats, count};
 use super::body::{Chain, Range, range_of, slice};
 use super::visit::Delivery;
+use crate::problem::Problem;
 
 const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
 const MEDIA_TYPE: &str = "video/mp4";
@@ -91,7 +93,7 @@ fn answer(status: StatusCode, body: Body, etag: String, caching: &'static str) -
 }
 
 pub(super) fn playlist_response(
-    stats: &HlsStats,
+    stats: &Arc<HlsStats>,
     rendered: &Rendered,
     asked: &Asked,
 ) -> Response<Body> {
@@ -102,8 +104,8 @@ pub(super) fn playlist_response(
     let mut response = if has {
         answer(StatusCode::NOT_MODIFIED, Body::empty(), etag, PLAYLIST_CACHING)
     } else {
-        count(&stats.bytes_out, bytes.len() as u64);
-        answer(StatusCode::OK, Body::from(bytes.clone()), etag, PLAYLIST_CACHING)
+        let body = Body::new(Chain::text(stats, bytes.clone()));
+        answer(StatusCode::OK, body, etag, PLAYLIST_CACHING)
     };
     let headers = response.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -139,16 +141,19 @@ pub fn accepts_gzip(headers: &HeaderMap) -> bool {
 }
 
 /// Media by its file name, which nothing else ever has.
+///
+/// # Errors
+/// 416 for a range of what the file does not have.
 pub(super) fn media_response(
-    stats: &HlsStats,
+    stats: &Arc<HlsStats>,
     file: &str,
     pieces: Vec<Bytes>,
     asked: &Asked,
     mut delivery: Delivery,
-) -> Response<Body> {
+) -> Result<Response<Body>, Problem> {
     let etag = format!("\"{file}\"");
     if asked.has(&etag) {
-        return answer(StatusCode::NOT_MODIFIED, Body::empty(), etag, MEDIA_CACHING);
+        return Ok(answer(StatusCode::NOT_MODIFIED, Body::empty(), etag, MEDIA_CACHING));
     }
     let length: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
     let range = asked.range(&etag).map_or(Range::Whole, |range| range_of(range, length));
@@ -161,23 +166,31 @@ pub(super) fn media_response(
             }
             (StatusCode::PARTIAL_CONTENT, slice(pieces, first, last), Some(content_range))
         }
-        Range::Unsatisfiable => {
-            let content_range = format!("bytes */{length}");
-            (StatusCode::RANGE_NOT_SATISFIABLE, Vec::new(), Some(content_range))
-        }
+        Range::Unsatisfiable => return Err(no_such_range(length)),
     };
-    let caching =
-        if status == StatusCode::RANGE_NOT_SATISFIABLE { "no-store" } else { MEDIA_CACHING };
-    let body = Chain::new(pieces, delivery);
-    count(&stats.bytes_out, body.left);
-    let mut response = answer(status, Body::new(body), etag, caching);
+    let body = Body::new(Chain::media(stats, pieces, delivery));
+    let mut response = answer(status, body, etag, MEDIA_CACHING);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     if let Some(range) = content_range.and_then(|range| HeaderValue::try_from(range).ok()) {
         headers.insert(header::CONTENT_RANGE, range);
     }
-    response
+    Ok(response)
+}
+
+/// RFC 9110 §15.5.17: it says how long the file is.
+fn no_such_range(length: u64) -> Problem {
+    let problem = Problem::new(
+        StatusCode::RANGE_NOT_SATISFIABLE,
+        "range-not-satisfiable",
+        "The file does not have this range",
+        format!("the file has {length} bytes"),
+    );
+    match HeaderValue::try_from(format!("bytes */{length}")) {
+        Ok(range) => problem.header(header::CONTENT_RANGE, range),
+        Err(_) => problem,
+    }
 }
 
 #[cfg(test)]

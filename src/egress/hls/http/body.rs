@@ -1,16 +1,20 @@
 //! Bodies made of pieces that are shared, and ranges of them (RFC 9110 §14).
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
+use super::super::{HlsStats, count};
 use super::visit::Delivery;
 
-/// The end of a body that is asked for by itself: only when the rest is on its way does
-/// the connection ask for it, which tells how fast a viewer takes what it is sent.
-const TAIL: usize = 16 * 1024;
+/// The most that a body gives out at once. A connection asks for a piece when it is about
+/// to have room for it (HTTP/2 even a piece earlier), and for what comes after the last
+/// one when all before that is on its way: which tells how fast a viewer takes what it is
+/// sent. Long enough for few system calls.
+const PIECE: usize = 32 * 1024;
 
 /// What a `Range` header asks of a body.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,21 +62,34 @@ pub(in crate::egress::hls) fn slice(pieces: Vec<Bytes>, first: u64, last: u64) -
     out
 }
 
-/// A body of pieces that are sent as they are, with a known length.
+/// A body of shared pieces, with a known length. It counts what it gives out.
 pub(super) struct Chain {
-    pieces: std::vec::IntoIter<Bytes>,
-    pub(super) left: u64,
-    delivery: Delivery,
+    next: Bytes,
+    rest: std::vec::IntoIter<Bytes>,
+    left: u64,
+    stats: Arc<HlsStats>,
+    /// Of media, until all of it was taken.
+    delivery: Option<Delivery>,
 }
 
 impl Chain {
-    pub(super) fn new(mut pieces: Vec<Bytes>, delivery: Delivery) -> Self {
-        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let long = pieces.last_mut().filter(|last| last.len() > 2 * TAIL);
-        if let Some(tail) = long.map(|last| last.split_off(last.len() - TAIL)) {
-            pieces.push(tail);
+    /// A playlist.
+    pub(super) fn text(stats: &Arc<HlsStats>, text: Bytes) -> Self {
+        let left = text.len() as u64;
+        Self {
+            next: text,
+            rest: Vec::new().into_iter(),
+            left,
+            stats: stats.clone(),
+            delivery: None,
         }
-        Self { pieces: pieces.into_iter(), left, delivery }
+    }
+
+    /// Media, whose way to the viewer is `delivery`.
+    pub(super) fn media(stats: &Arc<HlsStats>, pieces: Vec<Bytes>, delivery: Delivery) -> Self {
+        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let (next, rest) = (Bytes::new(), pieces.into_iter());
+        Self { next, rest, left, stats: stats.clone(), delivery: Some(delivery) }
     }
 }
 
@@ -84,17 +101,28 @@ impl hyper::body::Body for Chain {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Some(piece) = self.pieces.next() else { return Poll::Ready(None) };
-        self.left -= piece.len() as u64;
-        self.delivery.sent(piece.len());
-        if self.left == 0 {
-            self.delivery.complete();
+        while self.next.is_empty() {
+            let Some(next) = self.rest.next() else {
+                if let Some(mut delivery) = self.delivery.take() {
+                    delivery.complete();
+                }
+                return Poll::Ready(None);
+            };
+            self.next = next;
+        }
+        let length = self.next.len().min(PIECE);
+        let piece = self.next.split_to(length);
+        self.left -= length as u64;
+        count(&self.stats.bytes_out, length as u64);
+        if let Some(delivery) = &mut self.delivery {
+            delivery.sent(length);
         }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
+    /// Not before the connection has asked for what comes after the last piece.
     fn is_end_stream(&self) -> bool {
-        self.left == 0
+        self.left == 0 && self.delivery.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -102,8 +130,22 @@ impl hyper::body::Body for Chain {
     }
 }
 
+impl Drop for Chain {
+    /// HTTP/1 knows the length and does not ask for the end: it drops the body when there
+    /// is room for more.
+    fn drop(&mut self) {
+        if self.left == 0
+            && let Some(delivery) = &mut self.delivery
+        {
+            delivery.complete();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use hyper::body::Body;
+
     use super::*;
 
     #[test]
@@ -128,5 +170,27 @@ mod tests {
         assert_eq!(slice(pieces(), 0, 6).concat(), b"abcdefg");
         assert_eq!(slice(pieces(), 2, 4).concat(), b"cde");
         assert_eq!(slice(pieces(), 3, 3).concat(), b"d");
+    }
+
+    #[test]
+    fn bytes_are_counted_as_they_are_given_out_in_pieces() {
+        let stats = Arc::new(HlsStats::default());
+        let counted = || stats.bytes_out.load(std::sync::atomic::Ordering::Relaxed);
+        let text = Bytes::from((0..100_000).map(|n| n as u8).collect::<Vec<_>>());
+        let mut body = Chain::text(&stats, text.clone());
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut taken = Vec::new();
+        assert_eq!(counted(), 0, "nothing was taken");
+        while !body.is_end_stream() {
+            assert_eq!(body.size_hint().exact(), Some((text.len() - taken.len()) as u64));
+            let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut context) else {
+                panic!("it ended at {}", taken.len());
+            };
+            let piece = frame.into_data().unwrap();
+            assert!((1..=PIECE).contains(&piece.len()));
+            taken.extend_from_slice(&piece);
+            assert_eq!(counted(), taken.len() as u64);
+        }
+        assert_eq!(taken, text);
     }
 }

@@ -120,12 +120,10 @@ async fn serve(
     };
     let delivery = guest.deliver(rendition, &resource);
     match resource {
-        Resource::Piece(bytes) => {
-            Ok(media_response(&hls.stats, file, vec![bytes], &asked, delivery))
-        }
+        Resource::Piece(bytes) => media_response(&hls.stats, file, vec![bytes], &asked, delivery),
         Resource::Segment(segment) => {
             let pieces = segment.parts.iter().map(|part| part.media.data.clone()).collect();
-            Ok(media_response(&hls.stats, file, pieces, &asked, delivery))
+            media_response(&hls.stats, file, pieces, &asked, delivery)
         }
         Resource::Hinted | Resource::Unknown => Err(no_such("file")),
     }

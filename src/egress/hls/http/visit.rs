@@ -95,7 +95,7 @@ impl Delivery {
         self.bytes += bytes as u64;
     }
 
-    /// The connection asked for the last of it.
+    /// The connection took the last of it.
     pub(super) fn complete(&mut self) {
         let Some(fetched) = self.fetched.take() else { return };
         let (now, guest) = (Instant::now(), &self.guest);

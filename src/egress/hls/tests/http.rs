@@ -405,7 +405,10 @@ async fn h13_h17_everything_listed_is_there_whole_and_in_ranges() {
         assert_eq!(whole.bytes().await.unwrap(), joined);
         let past = server.request(&format!("{rendition}/{}", segment.uri));
         let past = past.header(header::RANGE, "bytes=999999999-").send().await.unwrap();
-        assert_eq!(past.status(), 416);
+        let length = format!("bytes */{}", joined.len());
+        let headers = problem(past, 416, "range-not-satisfiable").await;
+        assert_eq!(headers[header::CONTENT_RANGE], length);
+        assert_eq!(headers[header::CACHE_CONTROL], "no-store");
     }
 }
 
@@ -477,8 +480,17 @@ async fn head_answers_as_get_does_and_knows_no_ranges() {
         let head = server.client.head(&url).header(header::RANGE, "bytes=0-9");
         let head = head.send().await.unwrap();
         assert_eq!(head.status(), get.status());
+        assert_eq!(head.headers()[header::CONTENT_LENGTH], get.headers()[header::CONTENT_LENGTH]);
         assert_eq!(head.bytes().await.unwrap().len(), 0);
     }
+    let counted = || server.hls.stats().bytes_out.load(Ordering::Relaxed);
+    let before = counted();
+    for path in ["index.m3u8", "video0-0/index.m3u8", "video0-0/t-p0.m4s", "video0-0/t-s0.m4s"] {
+        server.client.head(format!("{}/hls/demo/{path}", server.base)).send().await.unwrap();
+    }
+    assert_eq!(counted(), before, "nothing but heads left");
+    let sent = server.get("video0-0/t-s0.m4s").await.bytes().await.unwrap().len() as u64;
+    assert_eq!(counted(), before + sent);
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use flate2::read::GzDecoder;
 use reqwest::{Response, Url, header};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::yield_now;
 
 use super::http::{Server, problem, running, running_with};
@@ -213,4 +215,59 @@ async fn what_does_not_look_like_a_pass_leads_nowhere() {
         }
     }
     assert_eq!(server.hls.sessions.unaccounted()[1], ("invalid_pass", 1));
+}
+
+/// A frame of HTTP/2 (RFC 9113 §4.1).
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// Reads frames until one of `kind` and `stream` with all of `flags`.
+async fn read_until(socket: &mut TcpStream, (kind, flags, stream): (u8, u8, u8)) -> usize {
+    let mut data = 0;
+    loop {
+        let mut head = [0; 9];
+        socket.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        socket.read_exact(&mut vec![0; length]).await.unwrap();
+        data += if head[3] == 0 { length } else { 0 };
+        if (head[3], head[8]) == (kind, stream) && head[4] & flags == flags {
+            return data;
+        }
+    }
+}
+
+/// Over HTTP/2 a viewer takes nothing while its window is shut, whatever the connection
+/// has asked our body for.
+#[tokio::test]
+async fn media_is_not_taken_before_the_window_opens() {
+    let (server, _sink) = running().await;
+    let (_, playlists) = renditions(&server).await;
+    let url = &playlists[0];
+    let playlist = Playlist::parse(&get(&server, url).await.text().await.unwrap());
+    let part = url.join(&playlist.parts().last().unwrap().uri).unwrap();
+    let positions =
+        || audience(&server).position.read().buckets.iter().map(|(_, count)| count).sum::<u64>();
+
+    let mut socket =
+        TcpStream::connect(server.base.strip_prefix("http://").unwrap()).await.unwrap();
+    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    // SETTINGS_INITIAL_WINDOW_SIZE (4): nothing.
+    socket.write_all(&frame(4, 0, 0, &[0, 4, 0, 0, 0, 0])).await.unwrap();
+    // GET, http, and `:path` as a literal (RFC 7541 §6.2.2).
+    let path = part.path().as_bytes();
+    let head = [&[0x82, 0x86, 0x04, path.len() as u8], path].concat();
+    socket.write_all(&frame(1, 5, 1, &head)).await.unwrap();
+    read_until(&mut socket, (1, 4, 1)).await;
+    // PING, twice: the connection has gone round.
+    for _ in 0..2 {
+        socket.write_all(&frame(6, 0, 0, &[0; 8])).await.unwrap();
+        assert_eq!(read_until(&mut socket, (6, 1, 0)).await, 0, "the window is shut");
+    }
+    assert_eq!(positions(), 0, "it has nothing yet");
+    // WINDOW_UPDATE, and DATA to the end of the stream.
+    socket.write_all(&frame(8, 0, 1, &[0, 4, 0, 0])).await.unwrap();
+    assert!(read_until(&mut socket, (0, 1, 1)).await > 1000);
+    settled(|| positions() == 1).await;
 }
