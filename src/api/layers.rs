@@ -319,3 +319,33 @@ pub(super) async fn method_not_allowed() -> Problem {
         "This address does not take this method.",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::get;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_caches_keep_bears_no_trace() {
+        let kept =
+            |caching: &'static str| get(move || async move { [(header::CACHE_CONTROL, caching)] });
+        let rules =
+            Rules { listener: "public", metrics: Metrics::new(), max_body_bytes: 1024, cors: true };
+        let routes = Router::new()
+            .route("/hls/media", kept("public, max-age=31536000, immutable"))
+            .route("/hls/playlist", kept("public, max-age=1"))
+            .route("/hls/own", kept("private, no-store"))
+            .layer(Front::new(rules));
+        for (path, traced) in [("/hls/media", false), ("/hls/playlist", false), ("/hls/own", true)]
+        {
+            let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+            let request = Request::get(path).header(TRACEPARENT, trace).body(Body::empty());
+            let answer = routes.clone().oneshot(request.unwrap()).await.unwrap();
+            assert_eq!(answer.status(), StatusCode::OK);
+            assert_eq!(answer.headers().contains_key(TRACEPARENT), traced, "{path}");
+        }
+    }
+}

@@ -181,6 +181,7 @@ async fn media_playlist(
     });
     let version = version.await?;
     drop(waiting);
+    guest.offer(rendition, &version.view);
     Ok(playlist_response(&hls.stats, version.playlist.of(directives.skip), asked))
 }
 

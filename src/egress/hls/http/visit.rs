@@ -45,6 +45,17 @@ impl Guest {
         self.visit.is_accounted()
     }
 
+    /// A playlist of `rendition` that lists `view` is about to be sent.
+    pub(super) fn offer(&self, rendition: &Rendition, view: &View) {
+        let leads = self.live.renditions.first().is_some_and(|first| first.kind == rendition.kind);
+        // Nobody fetches gaps: that these are left says nothing.
+        let newest = newest_first(view).find(|segment| !segment.is_empty() && !segment.gap);
+        if let Some(newest) = newest.filter(|_| leads && self.is_accounted()) {
+            let edge = after(view, newest, newest.duration);
+            self.hls.sessions.handle_offer(Instant::now(), &self.visit, edge);
+        }
+    }
+
     /// What of `rendition` is about to be sent.
     pub(super) fn deliver(self, rendition: &Rendition, resource: &Resource) -> Delivery {
         let fetched = self.fetched(rendition, resource);

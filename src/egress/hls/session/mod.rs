@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use crate::hub::TableName;
 use crate::qos::{Metrics, Transport};
+use crate::time::Utc;
 
 use audience::Audience;
 use pass::Passes;
@@ -85,6 +86,7 @@ pub struct Visit {
     /// The viewers that it is one of.
     pub audience: Arc<Audience>,
     session: Option<u64>,
+    playlist: bool,
 }
 
 impl Visit {
@@ -145,7 +147,7 @@ impl Sessions {
             // given a pass, `NoPass` and `InvalidPass` will be refused here.
             self.unaccounted[reason as usize].fetch_add(1, Ordering::Relaxed);
         }
-        Visit { audience, session: session.ok() }
+        Visit { audience, session: session.ok(), playlist: request.begins }
     }
 
     fn enter(
@@ -158,7 +160,7 @@ impl Sessions {
         let pass = self.passes.verify(request.table, pass).map_err(|_| Unaccounted::InvalidPass)?;
         match self.shard(pass.session).entry(pass.session) {
             Entry::Occupied(mut session) => {
-                session.get_mut().viewer.handle_request(now, &audience.pace);
+                session.get_mut().viewer.handle_request(now, request.begins, &audience.pace);
             }
             Entry::Vacant(_) if !request.begins => return Err(Unaccounted::NotBegun),
             Entry::Vacant(place) => {
@@ -177,6 +179,15 @@ impl Sessions {
             }
         }
         Ok(pass.session)
+    }
+
+    /// A playlist of the leading kind is given to the viewer, with media until `edge`.
+    pub fn handle_offer(&self, now: Instant, visit: &Visit, edge: Utc) {
+        if let Some(number) = visit.session
+            && let Some(session) = self.shard(number).get_mut(&number)
+        {
+            session.viewer.handle_offer(now, edge, &visit.audience.pace);
+        }
     }
 
     /// Media reached the viewer: its connection took all of it, which took it `taken`.
@@ -208,7 +219,7 @@ impl Sessions {
         if let Some(number) = visit.session
             && let Some(session) = self.shard(number).get_mut(&number)
         {
-            session.viewer.handle_done(now);
+            session.viewer.handle_done(now, visit.playlist);
         }
     }
 

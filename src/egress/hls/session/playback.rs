@@ -75,6 +75,11 @@ impl Playback {
         playback
     }
 
+    /// The end of the media that the viewer has.
+    pub const fn has_until(&self) -> Utc {
+        self.have.end
+    }
+
     /// The viewer asked for nothing for so long, until now: its playhead stood as well.
     pub fn handle_quiet(&mut self, time: Duration) {
         if let Some((_, at)) = &mut self.playhead {

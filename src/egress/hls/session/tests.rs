@@ -52,7 +52,13 @@ impl World {
 
     /// A playlist that is answered at once.
     fn reload(&self, at: u64, pass: &str) {
-        self.done(at, &self.ask(at, pass, true));
+        let visit = self.ask(at, pass, true);
+        self.offer(at, &visit, at / self.part * self.part);
+        self.done(at, &visit);
+    }
+
+    fn offer(&self, at: u64, visit: &Visit, edge: u64) {
+        self.sessions.handle_offer(self.at(at), visit, Utc::from_micros(edge as i64 * 1000));
     }
 
     /// Media that was asked for at one time and taken at another.
@@ -111,6 +117,7 @@ fn low_latency(
         now = asked + transfer(asked);
         world.fetch(asked, now, pass, (part * world.part, (part + 1) * world.part));
         let next = world.ask(now, pass, true);
+        world.offer(now, &held, now / world.part * world.part);
         world.done(now, &held);
         held = next;
         part += 1;
@@ -267,6 +274,52 @@ fn a_pause_that_is_too_short_for_an_end_is_no_stall_either() {
         world.reload(now, &pass);
     }
     assert_eq!((world.viewers(), world.stalls()), (1, (0, 0)));
+}
+
+/// As hls.js does, whose playlist requests go on: each is answered with a new part.
+#[test]
+fn a_pause_during_which_playlists_are_reloaded_is_no_stall() {
+    for profile in PROFILES {
+        for minutes in [1, 10] {
+            let (part, world) = (profile.0, World::new(profile));
+            let pass = world.pass(20_000, 1);
+            let steady =
+                |from, to| low_latency(&world, &pass, (from, to), |n| (n + 1) * part, |_| 20);
+            let (paused, last) = steady(20_000, 40_000);
+            let mut held = world.ask(paused, &pass, true);
+            let mut now = paused;
+            while now < paused + minutes * 60_000 {
+                now = (now / part + 1) * part + 5;
+                world.offer(now, &held, now / part * part);
+                let next = world.ask(now, &pass, true);
+                world.done(now, &held);
+                held = next;
+                world.expire(now);
+            }
+            world.done(now, &held);
+            // On from where it was, and then at the live edge.
+            world.fetch(now, now + 20, &pass, ((last + 1) * part, (last + 2) * part));
+            steady(now + 20, now + 20_000);
+            assert_eq!((world.viewers(), world.stalls()), (1, (0, 0)), "{profile:?} {minutes}");
+        }
+    }
+}
+
+/// It asks for nothing because there is nothing, which is no pause.
+#[test]
+fn playlists_without_anything_new_do_not_excuse_a_stall() {
+    let world = World::new(BALANCED);
+    let pass = world.pass(20_000, 1);
+    let (now, last) = low_latency(&world, &pass, (20_000, 40_000), |part| (part + 1) * 500, |_| 20);
+    let edge = (last + 1) * 500;
+    for reload in 1..20 {
+        let visit = world.ask(now + reload * 500, &pass, true);
+        world.offer(now + reload * 500, &visit, edge);
+        world.done(now + reload * 500, &visit);
+    }
+    let back = now + 10_000;
+    let outcome = world.fetch(back, back + 20, &pass, (back / 500 * 500, back / 500 * 500 + 500));
+    assert!(outcome.stalled.is_some_and(|stalled| stalled > ms(7000)), "{outcome:?}");
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! One LL-HLS viewer as its requests show it: there or gone, showing a picture or not
 //! yet, of which rendition, how far behind, and whether it stalls. Sans-IO.
 //!
-//! For each request [`Viewer::handle_request`], then [`Viewer::handle_media`] if it
-//! brought media, then [`Viewer::handle_done`].
+//! For each request [`Viewer::handle_request`], then [`Viewer::handle_offer`] if it brought
+//! a playlist or [`Viewer::handle_media`] if it brought media, then [`Viewer::handle_done`].
 
 use std::time::{Duration, Instant};
 
 use super::playback::{Pace, Playback, Span};
+use crate::time::Utc;
 
 /// A pass that is older when it is used first was kept somewhere; then the first
 /// playlist request counts as the viewer's first, as the multivariant playlist's is
@@ -36,6 +37,15 @@ pub struct Outcome {
     pub switched: Option<(u8, u8)>,
 }
 
+/// Media that a viewer knows of, and fetches nothing.
+#[derive(Debug, Clone, Copy)]
+struct Untaken {
+    /// When it was told of it first.
+    since: Instant,
+    /// By now it is more than a segment.
+    long: bool,
+}
+
 /// A viewer's state: a hundred bytes or so, of which a node keeps many thousands.
 #[derive(Debug)]
 pub struct Viewer {
@@ -45,6 +55,10 @@ pub struct Viewer {
     seen: Instant,
     /// Requests that are not answered to their end.
     open: u32,
+    /// Those of them that are for media.
+    fetching: u32,
+    /// What it is offered and does not ask for.
+    untaken: Option<Untaken>,
     rendition: Option<u8>,
     stalls: u32,
     playback: Option<Playback>,
@@ -55,20 +69,60 @@ impl Viewer {
     pub fn new(now: Instant, issued: Instant) -> Self {
         let fresh = now.saturating_duration_since(issued) <= FRESH;
         let began = if fresh { issued.min(now) } else { now };
-        Self { began, seen: now, open: 1, rendition: None, stalls: 0, playback: None }
+        Self {
+            began,
+            seen: now,
+            open: 1,
+            fetching: 0,
+            untaken: None,
+            rendition: None,
+            stalls: 0,
+            playback: None,
+        }
     }
 
-    /// It asks for something.
-    pub fn handle_request(&mut self, now: Instant, pace: &Pace) {
+    /// It asks for a playlist, or for media.
+    pub fn handle_request(&mut self, now: Instant, playlist: bool, pace: &Pace) {
         let quiet = now.saturating_duration_since(self.seen);
         if self.open == 0
             && quiet > pace.quiet()
             && let Some(playback) = &mut self.playback
         {
             playback.handle_quiet(quiet);
+            self.untaken = None;
+        }
+        if !playlist {
+            self.fetching = self.fetching.saturating_add(1);
+            self.handle_return(now, pace);
         }
         self.open = self.open.saturating_add(1);
         self.seen = now;
+    }
+
+    /// It asks for media again: when it had left a whole segment untaken it had paused,
+    /// although it went on to ask for playlists, as hls.js does.
+    fn handle_return(&mut self, now: Instant, pace: &Pace) {
+        let Some(untaken) = self.untaken.take() else { return };
+        let paused = now.saturating_duration_since(untaken.since);
+        if untaken.long
+            && paused > pace.quiet()
+            && let Some(playback) = &mut self.playback
+        {
+            playback.handle_quiet(paused);
+        }
+    }
+
+    /// It was given a playlist of the leading kind, with media until `edge`.
+    pub fn handle_offer(&mut self, now: Instant, edge: Utc, pace: &Pace) {
+        let Some(playback) = &self.playback else { return };
+        let more = edge.micros_since(playback.has_until());
+        if more <= 0 || self.fetching > 0 {
+            return;
+        }
+        // Whoever knows no parts leaves a segment until it is complete.
+        let long = more > pace.segment.as_micros() as i64;
+        let untaken = self.untaken.get_or_insert(Untaken { since: now, long });
+        untaken.long |= long;
     }
 
     /// Media reached it.
@@ -90,7 +144,8 @@ impl Viewer {
     }
 
     /// A request of it was answered, or given up.
-    pub fn handle_done(&mut self, now: Instant) {
+    pub fn handle_done(&mut self, now: Instant, playlist: bool) {
+        self.fetching = self.fetching.saturating_sub((!playlist).into());
         self.open = self.open.saturating_sub(1);
         self.seen = self.seen.max(now);
     }
