@@ -83,7 +83,7 @@ pub struct HlsSettings {
     /// is accounted for.
     pub sessions: bool,
     /// Sessions at once, over all tables; more viewers are served without one. A session
-    /// takes some 200 bytes.
+    /// takes 176 bytes.
     pub max_sessions: usize,
 }
 
