@@ -156,6 +156,8 @@ class HlsJsPlayback extends ElementPlayback {
   readonly #bytes = new RateMeter();
   readonly #hls: Hls;
   readonly #pace: ReturnType<typeof setInterval>;
+  /** Since when hls.js loads no picture; null while it does. */
+  #idleSinceMs: number | null = null;
   #recoveredAtMs = -Infinity;
 
   constructor(hls: Hls, HlsJs: typeof Hls, url: string, video: HTMLVideoElement) {
@@ -167,7 +169,13 @@ class HlsJsPlayback extends ElementPlayback {
     hls.on(HlsJs.Events.ERROR, (_event, data) => {
       if (data.fatal) this.#onFatal(data, HlsJs);
     });
-    hls.on(HlsJs.Events.FRAG_BUFFERED, (_event, { frag, part }) => this.#bytes.add((part ?? frag).stats.loaded));
+    hls.on(HlsJs.Events.FRAG_BUFFERED, (_event, { frag, part }) => {
+      this.#bytes.add((part ?? frag).stats.loaded);
+      if (frag.type === 'main') this.#idleSinceMs = performance.now();
+    });
+    hls.on(HlsJs.Events.FRAG_LOADING, (_event, { frag }) => {
+      if (frag.type === 'main') this.#idleSinceMs = null;
+    });
     hls.on(HlsJs.Events.LEVEL_LOADED, (_event, { details }) => {
       // Only the remains of a stream: nobody wants to see yesterday's last round.
       if (!details.live && video.readyState === 0) this.lost(notLive(null));
@@ -197,6 +205,23 @@ class HlsJsPlayback extends ElementPlayback {
     const bufferedTo = video.buffered.length ? video.buffered.end(video.buffered.length - 1) : 0;
     const rate = rateTowards(this.#hls.latency, this.#hls.targetLatency ?? Number.NaN, bufferedTo - video.currentTime);
     if (video.playbackRate !== rate) video.playbackRate = rate;
+    this.#wake(bufferedTo);
+  }
+
+  /**
+   * hls.js 1.7 may stop loading after a change of layers: it aligns playlists by their dates, which are
+   * whole milliseconds, and takes what is a fraction of one before its next fragment for loaded already.
+   * Once it has idled for a part's length beside media that it does not have, it is told to go on.
+   */
+  #wake(bufferedTo: number): void {
+    const details = this.#hls.latestLevelDetails;
+    if (!details?.live || this.#idleSinceMs === null) return;
+    const part = details.partTarget || details.targetduration;
+    const idle = (performance.now() - this.#idleSinceMs) / 1_000;
+    // Beyond the playlist's own end there is nothing to load.
+    if (idle < part + PACE_EVERY_MS / 1_000 || details.edge - bufferedTo < part / 2) return;
+    this.#idleSinceMs = performance.now();
+    this.#hls.startLoad(-1, true);
   }
 
   #onFatal(data: ErrorData, HlsJs: typeof Hls): void {

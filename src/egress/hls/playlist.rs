@@ -13,6 +13,11 @@ use super::blocking::Skip;
 use super::daterange::RangeLines;
 use super::store::{Segment, View};
 
+/// Seconds by which a segment is announced shorter than it is. A player that adds up
+/// durations then never takes what it has for ending a rounding error before the next
+/// segment; hls.js 1.7 can wait for ever there after a change of layers.
+pub(super) const HAIR: f64 = 1e-5;
+
 /// The lengths that every playlist of a stream states alike; fixed for its life.
 #[derive(Debug, Clone, Copy)]
 pub struct Targets {
@@ -173,7 +178,7 @@ impl Version<'_> {
             );
         }
         if segment.complete {
-            let duration = self.seconds(segment.duration);
+            let duration = self.seconds(segment.duration) - HAIR;
             let _ = writeln!(out, "#EXTINF:{duration:.5},\n{token}-s{}.m4s", segment.msn);
         }
     }

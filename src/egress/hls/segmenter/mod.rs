@@ -243,7 +243,7 @@ impl Segmenter {
     /// that is due as it comes.
     fn place(&mut self, index: usize, frame: &Frame) -> (u64, u64) {
         let arrival = *self.arrival.get_or_insert_with(|| {
-            self.epoch = frame.capture;
+            self.epoch = whole_millis(frame.capture);
             Arrival::new(frame.received)
         });
         let now = arrival.media(frame.received);
@@ -252,7 +252,7 @@ impl Segmenter {
         let (mut time, finding) = track.clock.place(frame, &arrival, self.epoch);
         if let Finding::ClockSet(shift) = finding {
             if leads {
-                self.epoch = self.epoch.offset_micros(shift);
+                self.epoch = whole_millis(self.epoch.offset_micros(shift));
                 (self.broken, self.hurry) = (true, true);
                 self.tracks.iter_mut().for_each(|track| track.clock.expect_change(now));
             } else {
@@ -270,6 +270,7 @@ impl Segmenter {
     /// Uses a frame, now or when its rendition begins; false when that is not possible.
     fn take(&mut self, index: usize, time: u64, frame: &Frame, whole: bool) -> bool {
         let track = &mut self.tracks[index];
+        let time = track.whole_millis(time);
         let micros = track.micros(time);
         let newest = track.stash.back().map(|newest| newest.input.time);
         if track.has_media() && track.used.is_some_and(|used| micros <= used)
@@ -361,4 +362,11 @@ impl Segmenter {
             self.out.push_back(Event::KeyframeWanted(track.source.layer));
         }
     }
+}
+
+/// Dates in playlists are whole milliseconds, and so is every sample's time: players
+/// align renditions by dates, and one that finds itself a fraction of a millisecond
+/// before a segment that it has may wait for ever (hls.js 1.7).
+fn whole_millis(date: Utc) -> Utc {
+    date.offset_micros(-date.micros_since(Utc::default()).rem_euclid(1_000))
 }

@@ -225,6 +225,12 @@ impl Track {
         }
     }
 
+    /// The nearest time that is a whole millisecond, in ticks. See `whole_millis` of dates.
+    pub fn whole_millis(&self, time: u64) -> u64 {
+        let milli = u64::from(self.source.codec.clock_rate() / 1_000).max(1);
+        (time + milli / 2) / milli * milli
+    }
+
     /// Whether a sample needs another init segment than those before it.
     pub fn is_changed_by(&self, config: &Arc<TrackConfig>) -> bool {
         self.init.as_ref().is_some_and(|init| !Arc::ptr_eq(&init.config, config))

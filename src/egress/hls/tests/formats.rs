@@ -84,7 +84,8 @@ fn h264_and_opus_are_continuous_for_an_independent_reader() {
     let (video, audio) = (file(&rig, 0), file(&rig, 1));
     let (pictures, sounds) = (packets(&video), packets(&audio));
     assert_eq!((pictures.len(), sounds.len()), (300, 500));
-    assert!((0..).zip(&pictures).all(|(n, packet)| packet.dts == n * 3000));
+    // Samples are at whole milliseconds: 90 ticks.
+    assert!((0..).zip(&pictures).all(|(n, packet)| packet.dts.abs_diff(n * 3000) <= 45));
     assert!((0..).zip(&sounds).all(|(n, packet)| packet.dts == n * 960));
     assert_continuous(&rig, 0);
     assert_continuous(&rig, 1);
@@ -111,7 +112,7 @@ fn jitter_of_timestamps_leaves_neither_gap_nor_overlap() {
     let packets = packets(&file(&rig, 0));
     assert_eq!(packets.len(), 240);
     for (n, packet) in (0..).zip(&packets) {
-        assert_eq!(packet.dts as u64, n * 3000 + jitter(n));
+        assert!((packet.dts as u64).abs_diff(n * 3000 + jitter(n)) <= 45);
     }
     assert_continuous(&rig, 0);
 }

@@ -1,6 +1,7 @@
 //! A strict reader of playlists: an unknown tag, a tag out of place, one that is there
 //! twice or a malformed attribute fails the test. Source: rfc8216bis §4.
 
+use crate::egress::hls::playlist::HAIR;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub type Attributes = BTreeMap<String, String>;
@@ -128,7 +129,9 @@ impl Playlist {
             "#EXT-X-GAP" if fresh && value.is_empty() => segment.gap = true,
             "#EXT-X-PART" if segment.duration.is_none() => segment.parts.push(part(value)),
             "#EXTINF" if segment.duration.is_none() => {
-                segment.duration = Some(value.strip_suffix(',').unwrap().parse().unwrap());
+                let announced: f64 = value.strip_suffix(',').unwrap().parse().unwrap();
+                // To the digit that durations are written with.
+                segment.duration = Some(((announced + HAIR) * 1e5).round() / 1e5);
             }
             "#EXT-X-ENDLIST" => self.ended = true,
             "#EXT-X-PRELOAD-HINT" => {
