@@ -80,6 +80,19 @@ fn dates(versions: &[Playlist]) -> BTreeMap<u64, i64> {
     segments.filter(|segment| !segment.gap).map(|s| (s.msn, s.millis())).collect()
 }
 
+/// A gap ends where the next segment begins; media that returns may be as far from the
+/// boundary as its keyframe.
+fn p12_gaps_reach_what_comes_after(history: &[Vec<Playlist>], seed: u64) {
+    for playlist in history.iter().flatten() {
+        for pair in playlist.segments.windows(2).filter(|pair| pair[1].discontinuities == 0) {
+            let step = (pair[1].millis() - pair[0].millis()) as f64;
+            let returns = pair[0].gap && !pair[1].gap;
+            let most = if returns { 1_000.0 } else { 2.0 };
+            assert!((step - pair[0].length() * 1000.0).abs() <= most, "seed {seed}: {pair:?}");
+        }
+    }
+}
+
 #[test]
 fn p12_tables_have_the_same_numbers_at_the_same_time_over_publications() {
     for seed in 0..12 {
@@ -117,6 +130,7 @@ fn p12_tables_have_the_same_numbers_at_the_same_time_over_publications() {
         rules::p14_the_hint_is_the_next_part(history);
         rules::p18_breaks_are_everywhere(history);
         rules::p17_gaps(history);
+        p12_gaps_reach_what_comes_after(history, seed);
         let renditions: Vec<_> = history.iter().map(|versions| dates(versions)).collect();
         for (index, one) in renditions.iter().enumerate() {
             for other in &renditions[index + 1..] {
