@@ -36,13 +36,18 @@ const COUNTED_FROM: Utc = Utc::from_micros(1_767_225_600_000_000);
 /// go back when the gateway was restarted.
 const COUNTED_MICROS: u64 = 250_000;
 
+/// The same for discontinuities, of which few segments have one.
+const BREAKS_MICROS: u64 = 1_000_000;
+
 /// Bounded by the registry's bound on tables, [`HlsSettings::max_lingering`] and
 /// [`MAX_REMEMBERED`].
 #[derive(Default)]
 pub(super) struct Tables {
     /// Live tables and those that ended a short while ago.
     pub(super) by_name: HashMap<TableName, Arc<Live>>,
-    /// Those that ended, the oldest first.
+    /// Ended tables whose names others have now, for what their last playlists list.
+    replaced: Vec<Arc<Live>>,
+    /// All that ended, the oldest first.
     lingering: VecDeque<Weak<Live>>,
     /// Tables that are packaged now: the newest publication of each, for its task.
     followed: HashMap<TableName, watch::Sender<Arc<Stream>>>,
@@ -56,10 +61,12 @@ impl Tables {
         if self.by_name.get(&live.table).is_some_and(|current| Arc::ptr_eq(current, live)) {
             self.by_name.remove(&live.table);
         }
+        self.replaced.retain(|other| !Arc::ptr_eq(other, live));
         self.lingering.retain(|other| other.as_ptr() != Arc::as_ptr(live));
     }
 
     pub(super) fn linger(&mut self, live: &Arc<Live>, max: usize) {
+        self.lingering.retain(|other| other.as_ptr() != Arc::as_ptr(live));
         self.lingering.push_back(Arc::downgrade(live));
         while self.lingering.len() > max {
             let oldest = self.lingering.pop_front().and_then(|oldest| oldest.upgrade());
@@ -80,9 +87,12 @@ impl Tables {
     /// From where a table counts that begins at `now`.
     fn numbers(&self, table: &TableName, now: Utc) -> Numbers {
         let micros = u64::try_from(now.micros_since(COUNTED_FROM)).unwrap_or(0);
-        let counted = Numbers { msn: micros / COUNTED_MICROS, discontinuities: 0 };
+        let (msn, discontinuities) = (micros / COUNTED_MICROS, micros / BREAKS_MICROS);
         let known = self.remembered.iter().find(|(other, _)| other == table);
-        known.map_or(counted, |(_, known)| Numbers { msn: known.msn.max(counted.msn), ..*known })
+        known.map_or(Numbers { msn, discontinuities }, |(_, known)| Numbers {
+            msn: known.msn.max(msn),
+            discontinuities: known.discontinuities.max(discontinuities),
+        })
     }
 }
 
@@ -138,6 +148,20 @@ impl Hls {
         self.lock().by_name.get(table).cloned()
     }
 
+    /// The table that a media file is of: `current`, or one that was replaced a short while
+    /// ago. What its last playlists list stays available (rfc8216bis §6.2.2).
+    pub(super) fn of_file(&self, current: Arc<Live>, file: &str) -> Arc<Live> {
+        let token = file.split_once('-').map(|(token, _)| token);
+        if token.is_none_or(|token| token == current.token) {
+            return current;
+        }
+        let is_its = |old: &&Arc<Live>| {
+            old.table == current.table && token.is_some_and(|token| token == old.token)
+        };
+        let old = self.lock().replaced.iter().find(is_its).cloned();
+        old.unwrap_or(current)
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Tables> {
         // No code panics while it holds this lock; the map is whole in any case.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
@@ -146,16 +170,27 @@ impl Hls {
     /// Makes the packager of a source and lists its table, which counts from 0. `None`
     /// when HLS can carry no track of it.
     #[cfg(test)]
-    pub(super) fn start(&self, source: Source) -> Option<(Packager, Arc<Live>)> {
+    pub(super) fn start(self: &Arc<Self>, source: Source) -> Option<(Packager, Arc<Live>)> {
         let packager = self.start_at(source, Numbers::default())?;
         let live = packager.live().clone();
         Some((packager, live))
     }
 
-    fn start_at(&self, source: Source, numbers: Numbers) -> Option<Packager> {
+    fn start_at(self: &Arc<Self>, source: Source, numbers: Numbers) -> Option<Packager> {
         let table = source.table.clone();
         let packager = Packager::new(&self.settings, source, numbers, self.stats.clone())?;
-        self.lock().by_name.insert(table, packager.live().clone());
+        let old = {
+            let mut tables = self.lock();
+            let old = tables.by_name.insert(table, packager.live().clone());
+            tables.replaced.extend(old.clone());
+            let known = |old: &Arc<Live>| {
+                tables.lingering.iter().any(|other| other.as_ptr() == Arc::as_ptr(old))
+            };
+            old.filter(|old| !known(old))
+        };
+        if let Some(old) = old {
+            self.linger(old);
+        }
         Some(packager)
     }
 
@@ -229,7 +264,7 @@ impl Hls {
             Some(mut packager) => match packager.continue_with(source) {
                 Ok(()) => return Some(packager),
                 Err(source) => {
-                    // Replaced, not lingering: the table is live.
+                    // It lingers once another one has its name.
                     let numbers = packager.finish();
                     self.lock().remember(&stream.table, numbers);
                     source
@@ -266,6 +301,11 @@ impl Hls {
     /// Keeps a table that ended for a while.
     #[allow(clippy::disallowed_methods, reason = "a task that waits")]
     fn linger(self: &Arc<Self>, live: Arc<Live>) {
+        if live.multivariant.borrow().is_none() {
+            // Nobody was told of any media.
+            self.lock().forget(&live);
+            return;
+        }
         self.lock().linger(&live, self.settings.max_lingering);
         // The list alone keeps it, so that what is dropped early is gone.
         let (hls, weak) = (self.clone(), Arc::downgrade(&live));
@@ -344,4 +384,27 @@ fn renditions(stream: &Stream) -> Vec<RenditionSource> {
     // The leading rendition comes first.
     sources.sort_by_key(|source| source.codec.kind() == MediaKind::Audio);
     sources
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p6_numbers_of_a_table_do_not_go_back_when_the_gateway_was_restarted() {
+        let table: TableName = "demo".parse().unwrap();
+        let at = |seconds: i64| COUNTED_FROM.offset_micros(seconds * 1_000_000);
+        let begun = Tables::default().numbers(&table, at(1_000));
+        // An hour of short segments, a break each ten seconds; then another process.
+        let ended =
+            Numbers { msn: begun.msn + 3_600, discontinuities: begun.discontinuities + 360 };
+        let restarted = Tables::default().numbers(&table, at(4_601));
+        assert!(restarted.msn > ended.msn, "{restarted:?}");
+        assert!(restarted.discontinuities > ended.discontinuities, "{restarted:?}");
+        // In the same process what is known counts where it is further.
+        let mut tables = Tables::default();
+        tables.remember(&table, Numbers { msn: 5, discontinuities: 9_000 });
+        let next = tables.numbers(&table, at(4_601));
+        assert_eq!(next, Numbers { msn: restarted.msn, discontinuities: 9_000 });
+    }
 }

@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::live::{Live, Rendition, name};
+use super::multivariant::Variant;
 use super::outage::Outage;
 use super::playlist::Targets;
 use super::render::Renderer;
@@ -41,8 +42,10 @@ struct Track {
     gap_since: Option<Utc>,
     /// A version is due.
     changed: bool,
-    /// The multivariant playlist lists it; it stays there.
+    /// The multivariant playlist lists it; it stays there…
     listed: bool,
+    /// …as it was described last, when all its media is gone.
+    variant: Option<Variant>,
     /// Requests that waited for each of the newest versions.
     waited: VecDeque<usize>,
 }
@@ -125,6 +128,7 @@ impl Table {
                 gap_since: None,
                 changed: false,
                 listed: false,
+                variant: None,
                 waited: VecDeque::new(),
             });
             renditions.push(Rendition::new(source, timescale, plan.numbers));

@@ -540,3 +540,26 @@ fn p18_the_break_of_a_publication_is_where_its_media_begins() {
         assert!(broken[0].map.is_some());
     }
 }
+
+#[test]
+fn p19_a_layer_whose_media_has_all_left_stays_listed() {
+    let sources = [layer_source(0), layer_source(1), audio_source()];
+    let mut rig = Rig::new(&sources);
+    rig.play(0, 6_000, &[VIDEO, HIGH, AUDIO]);
+    let before = rig.multivariants.last().unwrap().clone();
+    rig.restart(6_000, &[layer_source(0), audio_source()]);
+    rig.play(6_000, 100_000, &[VIDEO, AUDIO]);
+    assert!(rig.newest(1).segments.iter().all(|segment| segment.gap));
+    assert!(rig.newest[1].view.sample_rate().is_none(), "none is held either");
+    let after = rig.multivariants.last().unwrap();
+    let mut names = [before.names(), after.names()];
+    names.iter_mut().for_each(|names| names.sort());
+    assert_eq!(names[0], names[1]);
+}
+
+#[test]
+fn p19_a_table_without_media_has_no_multivariant_playlist() {
+    let mut rig = Rig::new(&both());
+    rig.finish(1_000);
+    assert!(rig.table.live().multivariant.borrow().is_none());
+}
