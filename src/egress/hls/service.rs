@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::daterange::{DateRange, DateRangeError};
 use super::packager::{Live, Packager, Source};
@@ -24,6 +25,10 @@ use crate::time::{Clock, Utc};
 
 /// A stream that is too busy to take a subscription is asked again after this long.
 const SUBSCRIBE_RETRY: Duration = Duration::from_millis(100);
+
+/// Tables have so long to end when the gateway stops: those between publications do at
+/// once, the others as soon as their publications have ended.
+const STOP_BOUND: Duration = Duration::from_secs(2);
 
 /// Tables that are gone whose numbers are remembered; past it the oldest are forgotten
 /// and count from the clock.
@@ -50,7 +55,7 @@ pub(super) struct Tables {
     /// All that ended, the oldest first.
     lingering: VecDeque<Weak<Live>>,
     /// Tables that are packaged now: the newest publication of each, for its task.
-    followed: HashMap<TableName, watch::Sender<Arc<Stream>>>,
+    pub(super) followed: HashMap<TableName, watch::Sender<Arc<Stream>>>,
     /// From where tables count that ended, the oldest first.
     remembered: VecDeque<(TableName, Numbers)>,
 }
@@ -107,23 +112,31 @@ impl Hls {
         Arc::new(Self { settings, registry, clock, stats, sessions, tables })
     }
 
-    /// Packages every live stream until `shutdown` completes. Packagers end with
-    /// their tables.
+    /// Packages every live stream until `shutdown` completes. Packagers end with their
+    /// publications; then those that wait for another one end at once, and are waited for,
+    /// so that their viewers are told of the end.
+    #[allow(clippy::disallowed_methods, reason = "a task that waits, but not for ever")]
     pub async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()>) {
         let mut events = self.registry.events();
         let mut shutdown = pin!(shutdown);
-        self.adopt_all();
+        // Each task holds a receiver for as long as it runs.
+        let stop = watch::Sender::new(false);
+        self.adopt_all(&stop);
         loop {
             tokio::select! {
-                () = &mut shutdown => return,
+                () = &mut shutdown => break,
                 event = events.recv() => match event {
-                    Ok(RegistryEvent::Live(stream)) => self.adopt(&stream),
+                    Ok(RegistryEvent::Live(stream)) => self.adopt(&stream, &stop),
                     // The packager sees the end itself, after the last frame.
                     Ok(RegistryEvent::Ended(..)) => {}
-                    Err(RecvError::Lagged(_)) => self.adopt_all(),
-                    Err(RecvError::Closed) => return,
+                    Err(RecvError::Lagged(_)) => self.adopt_all(&stop),
+                    Err(RecvError::Closed) => break,
                 },
             }
+        }
+        stop.send_replace(true);
+        if timeout(STOP_BOUND, stop.closed()).await.is_err() {
+            tracing::debug!("publications go on; their tables end with them");
         }
     }
 
@@ -194,20 +207,22 @@ impl Hls {
         Some(packager)
     }
 
-    fn adopt_all(self: &Arc<Self>) {
+    fn adopt_all(self: &Arc<Self>, stop: &watch::Sender<bool>) {
         for stream in self.registry.list().into_iter().filter(|stream| stream.is_live()) {
-            self.adopt(&stream);
+            self.adopt(&stream, stop);
         }
     }
 
     /// Packages a stream, once: by the task of its table, or by a new one.
-    fn adopt(self: &Arc<Self>, stream: &Arc<Stream>) {
+    fn adopt(self: &Arc<Self>, stream: &Arc<Stream>, stop: &watch::Sender<bool>) {
         if renditions(stream).is_empty() {
             tracing::info!(table = %stream.table, "no track that HLS can carry");
             return;
         }
         let mut tables = self.lock();
-        if let Some(followed) = tables.followed.get(&stream.table) {
+        // The task of one that is closed has failed: it counts for nothing.
+        let followed = tables.followed.get(&stream.table).filter(|task| !task.is_closed());
+        if let Some(followed) = followed {
             // Later publications have greater ids; what is listed anew may be known.
             followed.send_if_modified(|newest| {
                 let is_newer = newest.id < stream.id;
@@ -218,16 +233,23 @@ impl Hls {
             });
             return;
         }
+        if stream.is_ended() {
+            return;
+        }
         let (sender, newest) = watch::channel(stream.clone());
         tables.followed.insert(stream.table.clone(), sender);
         drop(tables);
-        let hls = self.clone();
-        tokio::spawn(async move { hls.package(newest).await });
+        let (hls, stop) = (self.clone(), stop.subscribe());
+        tokio::spawn(async move { hls.package(newest, stop).await });
     }
 
     /// The task of a table: package a publication, wait for the next one, until none
     /// comes. Tables that cannot go on with the next one end, and a new one begins.
-    async fn package(self: Arc<Self>, mut newest: watch::Receiver<Arc<Stream>>) {
+    async fn package(
+        self: Arc<Self>,
+        mut newest: watch::Receiver<Arc<Stream>>,
+        stop: watch::Receiver<bool>,
+    ) {
         let mut packager: Option<Packager> = None;
         loop {
             let stream = newest.borrow_and_update().clone();
@@ -238,7 +260,8 @@ impl Hls {
                 _ => self.settings.restart_wait,
             };
             let is_newer = newest.has_changed().unwrap_or(false);
-            if !is_newer && current.idle(patience, newest.changed()).await.is_none() {
+            let next = next(&mut newest, stop.clone());
+            if !is_newer && current.idle(patience, next).await.flatten().is_none() {
                 let live = current.live().clone();
                 let last = self.finish(current, &stream, &newest);
                 self.linger(live);
@@ -341,6 +364,23 @@ async fn follow(
             return;
         }
         tokio::time::sleep(SUBSCRIBE_RETRY).await;
+    }
+}
+
+/// Completes when there is another publication, or with `None` when the gateway stops.
+async fn next(
+    newest: &mut watch::Receiver<Arc<Stream>>,
+    mut stop: watch::Receiver<bool>,
+) -> Option<()> {
+    let stopped = async {
+        if stop.wait_for(|stop| *stop).await.is_err() {
+            // Nobody follows the registry any more; the table ends by itself.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        changed = newest.changed() => changed.ok(),
+        () = stopped => None,
     }
 }
 

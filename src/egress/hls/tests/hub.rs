@@ -355,3 +355,52 @@ async fn a_table_that_never_had_media_does_not_linger() {
     assert_eq!(server.hls.tables(), 0);
     service.abort();
 }
+
+#[tokio::test]
+async fn a_gateway_that_stops_ends_tables_that_wait_for_a_publisher() {
+    let server = Server::new(HlsSettings::default()).await;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let service = tokio::spawn(server.hls.clone().run(async { _ = stopped.await }));
+    yield_now().await;
+    let (mut publisher, mut packets) = (publish(&server, tracks()), Packetizer([0, 0]));
+    play(&mut publisher, &mut packets, 0, 5_010).await;
+    let table = live(&server);
+    drop(publisher);
+    let playlist = server.playlist("video0-0/index.m3u8").await;
+    assert!(!playlist.ended, "it waits for the publisher");
+    stop.send(()).unwrap();
+    service.await.unwrap();
+    assert!(table.ended(), "the tables have ended when the service has");
+}
+
+#[tokio::test]
+async fn a_table_whose_task_failed_is_packaged_again() {
+    let server = Server::new(HlsSettings::default()).await;
+    let service = tokio::spawn(server.hls.clone().run(std::future::pending()));
+    yield_now().await;
+    let (mut publisher, mut packets) = (publish(&server, tracks()), Packetizer([0, 0]));
+    // As a task leaves it that panicked.
+    let closed = tokio::sync::watch::channel(publisher.stream().clone()).0;
+    server.hls.lock().followed.insert("demo".parse().unwrap(), closed);
+    play(&mut publisher, &mut packets, 0, 1_010).await;
+    assert_eq!(server.get("index.m3u8").await.status(), 200);
+    drop(publisher);
+    service.abort();
+}
+
+#[tokio::test]
+async fn frames_for_a_packager_that_follows_another_publication_are_not_lost() {
+    let server = Server::new(HlsSettings::default()).await;
+    let source = crate::egress::hls::packager::Source {
+        stream: None,
+        table: "other".parse().unwrap(),
+        token: "t".to_owned(),
+        renditions: vec![video_source(Codec::H264)],
+        request_keyframe: Box::new(|_| {}),
+    };
+    let (mut packager, _) = server.hls.start(source).unwrap();
+    let (mut old, _new) = (packager.sink(), packager.sink());
+    server.feed(&mut old, 0, 1_000);
+    let lost = &server.hls.stats().frames_dropped_queue;
+    assert_eq!(lost.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
