@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::sleep_until;
 
 pub use super::live::{Live, Published, Rendition};
@@ -67,9 +68,14 @@ impl FrameSink for FrameQueue {
             return;
         };
         let queued = Queued { layer, frame: frame.clone(), after_loss: *lost };
-        *lost = sender.try_send(queued).is_err();
-        if *lost {
-            count(&self.stats.frames_dropped_queue, 1);
+        match sender.try_send(queued) {
+            Ok(()) => *lost = false,
+            Err(TrySendError::Full(_)) => {
+                *lost = true;
+                count(&self.stats.frames_dropped_queue, 1);
+            }
+            // The packager follows another publication: nothing is lost here.
+            Err(TrySendError::Closed(_)) => self.sender = None,
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::daterange::{DateRange, DateRangeError};
 use super::packager::{Live, Packager, Source};
@@ -25,6 +26,10 @@ use crate::time::{Clock, Utc};
 /// A stream that is too busy to take a subscription is asked again after this long.
 const SUBSCRIBE_RETRY: Duration = Duration::from_millis(100);
 
+/// Tables have so long to end when the gateway stops: those between publications do at
+/// once, the others as soon as their publications have ended.
+const STOP_BOUND: Duration = Duration::from_secs(2);
+
 /// Tables that are gone whose numbers are remembered; past it the oldest are forgotten
 /// and count from the clock.
 const MAX_REMEMBERED: usize = 4096;
@@ -36,16 +41,21 @@ const COUNTED_FROM: Utc = Utc::from_micros(1_767_225_600_000_000);
 /// go back when the gateway was restarted.
 const COUNTED_MICROS: u64 = 250_000;
 
+/// The same for discontinuities, of which few segments have one.
+const BREAKS_MICROS: u64 = 1_000_000;
+
 /// Bounded by the registry's bound on tables, [`HlsSettings::max_lingering`] and
 /// [`MAX_REMEMBERED`].
 #[derive(Default)]
 pub(super) struct Tables {
     /// Live tables and those that ended a short while ago.
     pub(super) by_name: HashMap<TableName, Arc<Live>>,
-    /// Those that ended, the oldest first.
+    /// Ended tables whose names others have now, for what their last playlists list.
+    replaced: Vec<Arc<Live>>,
+    /// All that ended, the oldest first.
     lingering: VecDeque<Weak<Live>>,
     /// Tables that are packaged now: the newest publication of each, for its task.
-    followed: HashMap<TableName, watch::Sender<Arc<Stream>>>,
+    pub(super) followed: HashMap<TableName, watch::Sender<Arc<Stream>>>,
     /// From where tables count that ended, the oldest first.
     remembered: VecDeque<(TableName, Numbers)>,
 }
@@ -56,10 +66,12 @@ impl Tables {
         if self.by_name.get(&live.table).is_some_and(|current| Arc::ptr_eq(current, live)) {
             self.by_name.remove(&live.table);
         }
+        self.replaced.retain(|other| !Arc::ptr_eq(other, live));
         self.lingering.retain(|other| other.as_ptr() != Arc::as_ptr(live));
     }
 
     pub(super) fn linger(&mut self, live: &Arc<Live>, max: usize) {
+        self.lingering.retain(|other| other.as_ptr() != Arc::as_ptr(live));
         self.lingering.push_back(Arc::downgrade(live));
         while self.lingering.len() > max {
             let oldest = self.lingering.pop_front().and_then(|oldest| oldest.upgrade());
@@ -80,9 +92,12 @@ impl Tables {
     /// From where a table counts that begins at `now`.
     fn numbers(&self, table: &TableName, now: Utc) -> Numbers {
         let micros = u64::try_from(now.micros_since(COUNTED_FROM)).unwrap_or(0);
-        let counted = Numbers { msn: micros / COUNTED_MICROS, discontinuities: 0 };
+        let (msn, discontinuities) = (micros / COUNTED_MICROS, micros / BREAKS_MICROS);
         let known = self.remembered.iter().find(|(other, _)| other == table);
-        known.map_or(counted, |(_, known)| Numbers { msn: known.msn.max(counted.msn), ..*known })
+        known.map_or(Numbers { msn, discontinuities }, |(_, known)| Numbers {
+            msn: known.msn.max(msn),
+            discontinuities: known.discontinuities.max(discontinuities),
+        })
     }
 }
 
@@ -97,23 +112,31 @@ impl Hls {
         Arc::new(Self { settings, registry, clock, stats, sessions, tables })
     }
 
-    /// Packages every live stream until `shutdown` completes. Packagers end with
-    /// their tables.
+    /// Packages every live stream until `shutdown` completes. Packagers end with their
+    /// publications; then those that wait for another one end at once, and are waited for,
+    /// so that their viewers are told of the end.
+    #[allow(clippy::disallowed_methods, reason = "a task that waits, but not for ever")]
     pub async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()>) {
         let mut events = self.registry.events();
         let mut shutdown = pin!(shutdown);
-        self.adopt_all();
+        // Each task holds a receiver for as long as it runs.
+        let stop = watch::Sender::new(false);
+        self.adopt_all(&stop);
         loop {
             tokio::select! {
-                () = &mut shutdown => return,
+                () = &mut shutdown => break,
                 event = events.recv() => match event {
-                    Ok(RegistryEvent::Live(stream)) => self.adopt(&stream),
+                    Ok(RegistryEvent::Live(stream)) => self.adopt(&stream, &stop),
                     // The packager sees the end itself, after the last frame.
                     Ok(RegistryEvent::Ended(..)) => {}
-                    Err(RecvError::Lagged(_)) => self.adopt_all(),
-                    Err(RecvError::Closed) => return,
+                    Err(RecvError::Lagged(_)) => self.adopt_all(&stop),
+                    Err(RecvError::Closed) => break,
                 },
             }
+        }
+        stop.send_replace(true);
+        if timeout(STOP_BOUND, stop.closed()).await.is_err() {
+            tracing::debug!("publications go on; their tables end with them");
         }
     }
 
@@ -138,6 +161,20 @@ impl Hls {
         self.lock().by_name.get(table).cloned()
     }
 
+    /// The table that a media file is of: `current`, or one that was replaced a short while
+    /// ago. What its last playlists list stays available (rfc8216bis §6.2.2).
+    pub(super) fn of_file(&self, current: Arc<Live>, file: &str) -> Arc<Live> {
+        let token = file.split_once('-').map(|(token, _)| token);
+        if token.is_none_or(|token| token == current.token) {
+            return current;
+        }
+        let is_its = |old: &&Arc<Live>| {
+            old.table == current.table && token.is_some_and(|token| token == old.token)
+        };
+        let old = self.lock().replaced.iter().find(is_its).cloned();
+        old.unwrap_or(current)
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Tables> {
         // No code panics while it holds this lock; the map is whole in any case.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
@@ -145,27 +182,40 @@ impl Hls {
 
     /// Makes the packager of a source and lists its table, which counts from `numbers`.
     /// `None` when HLS can carry no track of it.
-    pub(super) fn start_at(&self, source: Source, numbers: Numbers) -> Option<Packager> {
+    pub(super) fn start_at(self: &Arc<Self>, source: Source, numbers: Numbers) -> Option<Packager> {
         let table = source.table.clone();
         let packager = Packager::new(&self.settings, source, numbers, self.stats.clone())?;
-        self.lock().by_name.insert(table, packager.live().clone());
+        let old = {
+            let mut tables = self.lock();
+            let old = tables.by_name.insert(table, packager.live().clone());
+            tables.replaced.extend(old.clone());
+            let known = |old: &Arc<Live>| {
+                tables.lingering.iter().any(|other| other.as_ptr() == Arc::as_ptr(old))
+            };
+            old.filter(|old| !known(old))
+        };
+        if let Some(old) = old {
+            self.linger(old);
+        }
         Some(packager)
     }
 
-    fn adopt_all(self: &Arc<Self>) {
+    fn adopt_all(self: &Arc<Self>, stop: &watch::Sender<bool>) {
         for stream in self.registry.list().into_iter().filter(|stream| stream.is_live()) {
-            self.adopt(&stream);
+            self.adopt(&stream, stop);
         }
     }
 
     /// Packages a stream, once: by the task of its table, or by a new one.
-    fn adopt(self: &Arc<Self>, stream: &Arc<Stream>) {
+    fn adopt(self: &Arc<Self>, stream: &Arc<Stream>, stop: &watch::Sender<bool>) {
         if renditions(stream).is_empty() {
             tracing::info!(table = %stream.table, "no track that HLS can carry");
             return;
         }
         let mut tables = self.lock();
-        if let Some(followed) = tables.followed.get(&stream.table) {
+        // The task of one that is closed has failed: it counts for nothing.
+        let followed = tables.followed.get(&stream.table).filter(|task| !task.is_closed());
+        if let Some(followed) = followed {
             // Later publications have greater ids; what is listed anew may be known.
             followed.send_if_modified(|newest| {
                 let is_newer = newest.id < stream.id;
@@ -176,16 +226,23 @@ impl Hls {
             });
             return;
         }
+        if stream.is_ended() {
+            return;
+        }
         let (sender, newest) = watch::channel(stream.clone());
         tables.followed.insert(stream.table.clone(), sender);
         drop(tables);
-        let hls = self.clone();
-        tokio::spawn(async move { hls.package(newest).await });
+        let (hls, stop) = (self.clone(), stop.subscribe());
+        tokio::spawn(async move { hls.package(newest, stop).await });
     }
 
     /// The task of a table: package a publication, wait for the next one, until none
     /// comes. Tables that cannot go on with the next one end, and a new one begins.
-    async fn package(self: Arc<Self>, mut newest: watch::Receiver<Arc<Stream>>) {
+    async fn package(
+        self: Arc<Self>,
+        mut newest: watch::Receiver<Arc<Stream>>,
+        stop: watch::Receiver<bool>,
+    ) {
         let mut packager: Option<Packager> = None;
         loop {
             let stream = newest.borrow_and_update().clone();
@@ -196,7 +253,8 @@ impl Hls {
                 _ => self.settings.restart_wait,
             };
             let is_newer = newest.has_changed().unwrap_or(false);
-            if !is_newer && current.idle(patience, newest.changed()).await.is_none() {
+            let next = next(&mut newest, stop.clone());
+            if !is_newer && current.idle(patience, next).await.flatten().is_none() {
                 let live = current.live().clone();
                 let last = self.finish(current, &stream, &newest);
                 self.linger(live);
@@ -222,7 +280,7 @@ impl Hls {
             Some(mut packager) => match packager.continue_with(source) {
                 Ok(()) => return Some(packager),
                 Err(source) => {
-                    // Replaced, not lingering: the table is live.
+                    // It lingers once another one has its name.
                     let numbers = packager.finish();
                     self.lock().remember(&stream.table, numbers);
                     source
@@ -259,6 +317,11 @@ impl Hls {
     /// Keeps a table that ended for a while.
     #[allow(clippy::disallowed_methods, reason = "a task that waits")]
     fn linger(self: &Arc<Self>, live: Arc<Live>) {
+        if live.multivariant.borrow().is_none() {
+            // Nobody was told of any media.
+            self.lock().forget(&live);
+            return;
+        }
         self.lock().linger(&live, self.settings.max_lingering);
         // The list alone keeps it, so that what is dropped early is gone.
         let (hls, weak) = (self.clone(), Arc::downgrade(&live));
@@ -294,6 +357,23 @@ async fn follow(
             return;
         }
         tokio::time::sleep(SUBSCRIBE_RETRY).await;
+    }
+}
+
+/// Completes when there is another publication, or with `None` when the gateway stops.
+async fn next(
+    newest: &mut watch::Receiver<Arc<Stream>>,
+    mut stop: watch::Receiver<bool>,
+) -> Option<()> {
+    let stopped = async {
+        if stop.wait_for(|stop| *stop).await.is_err() {
+            // Nobody follows the registry any more; the table ends by itself.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        changed = newest.changed() => changed.ok(),
+        () = stopped => None,
     }
 }
 
@@ -337,4 +417,27 @@ fn renditions(stream: &Stream) -> Vec<RenditionSource> {
     // The leading rendition comes first.
     sources.sort_by_key(|source| source.codec.kind() == MediaKind::Audio);
     sources
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p6_numbers_of_a_table_do_not_go_back_when_the_gateway_was_restarted() {
+        let table: TableName = "demo".parse().unwrap();
+        let at = |seconds: i64| COUNTED_FROM.offset_micros(seconds * 1_000_000);
+        let begun = Tables::default().numbers(&table, at(1_000));
+        // An hour of short segments, a break each ten seconds; then another process.
+        let ended =
+            Numbers { msn: begun.msn + 3_600, discontinuities: begun.discontinuities + 360 };
+        let restarted = Tables::default().numbers(&table, at(4_601));
+        assert!(restarted.msn > ended.msn, "{restarted:?}");
+        assert!(restarted.discontinuities > ended.discontinuities, "{restarted:?}");
+        // In the same process what is known counts where it is further.
+        let mut tables = Tables::default();
+        tables.remember(&table, Numbers { msn: 5, discontinuities: 9_000 });
+        let next = tables.numbers(&table, at(4_601));
+        assert_eq!(next, Numbers { msn: restarted.msn, discontinuities: 9_000 });
+    }
 }

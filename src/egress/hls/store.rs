@@ -301,6 +301,11 @@ impl Store {
         self.inherited += breaks;
     }
 
+    /// Whether the next segment begins with a discontinuity in any case.
+    pub const fn is_broken(&self) -> bool {
+        self.inherited > 0
+    }
+
     /// Nothing will be added.
     pub fn end(&mut self) {
         self.end_segment();

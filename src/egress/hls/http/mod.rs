@@ -96,7 +96,7 @@ async fn serve(
     query: Option<String>,
     asked: Asked,
 ) -> Result<Response<Body>, Problem> {
-    let live = find(&hls, table)?;
+    let live = hls.of_file(find(&hls, table)?, file);
     let rendition = live.rendition(rendition).ok_or_else(|| no_such("rendition"))?;
     let is_playlist = file == "index.m3u8";
     let guest = Guest::enter(&hls, &live, pass, is_playlist && asked.is_get());

@@ -36,7 +36,9 @@ const LEAP_RATE: u64 = 50;
 /// A step of the ticks that is longer, or negative, is looked into.
 const MAX_STEP_MICROS: i64 = 1_000_000;
 
-/// A rendition as late as this for long is taken to be on time: its path is longer now.
+/// A rendition that is later than this for long is taken to be on time: its path is longer
+/// now. Up to this it is waited for ([`TrackClock::lag`]): what is later than any wait, and
+/// not late enough to be placed anew, would be gaps for good.
 const MAX_LATE_MICROS: i64 = 3_000_000;
 
 /// The mean error from which a rendition is slewed, and at which that ends: half of
@@ -259,7 +261,7 @@ impl TrackClock {
     fn settle(&mut self, dts: u64, now: u64) -> u64 {
         self.newest = dts;
         let micros = self.by_ticks(dts).unwrap_or(0).max(0) as u64;
-        let late = now.saturating_sub(micros).min(MAX_DRIFT_MICROS);
+        let late = now.saturating_sub(micros).min(MAX_LATE_MICROS as u64);
         self.lag = (self.lag * 15 + late) / 16;
         let (rtp, media) = self.anchor.unwrap_or((dts, 0));
         (i128::from(media) + i128::from(dts) - i128::from(rtp)).max(0) as u64

@@ -12,6 +12,9 @@ use crate::egress::hls::daterange::DateRange;
 use crate::egress::hls::segmenter::SegmentStart;
 use crate::time::Utc;
 
+/// No gap is shorter, in microseconds.
+const LEAST_GAP: i64 = 1_000;
+
 impl Table {
     /// When the next gap part is due; `None` while a rendition has media, or before there
     /// was any. Half a part is left for media that is on its way.
@@ -85,23 +88,55 @@ impl Table {
         }
     }
 
-    /// A publication ended: renditions that are a segment behind the others make it up,
-    /// as a gap, so that all go on with the same number.
+    /// No media is in progress: renditions that are a segment or a discontinuity behind
+    /// the others make it up, so that all go on with the same numbers.
     pub(super) fn level(&mut self) {
-        let begun = || self.tracks.iter().filter(|track| track.store.has_begun());
-        let newest = begun().map(|track| track.store.numbers().msn).max();
-        let edge = begun().filter_map(|track| track.store.edge()).max();
-        let (Some(newest), Some(edge)) = (newest, edge) else { return };
+        let (Some(most), Some(edge)) = (self.most(), self.furthest()) else { return };
         for index in 0..self.tracks.len() {
-            let (part, ..) = self.gap_lengths(index);
-            let track = &mut self.tracks[index];
-            if track.store.has_begun() && track.store.numbers().msn < newest {
-                track.store.extend_gap(edge, part, u64::MAX);
-                track.store.end_segment();
-                track.changed = true;
-            }
+            self.make_up(index, most, edge);
         }
+        let edge = self.furthest().unwrap_or(edge);
         self.edge = self.edge.map(|(at, _)| (at, edge));
+    }
+
+    /// Where the longest rendition ends.
+    fn furthest(&self) -> Option<Utc> {
+        let begun = self.tracks.iter().filter(|track| track.store.has_begun());
+        begun.filter_map(|track| track.store.edge()).max()
+    }
+
+    /// The greatest numbers of any rendition; `None` before there was media.
+    fn most(&self) -> Option<Numbers> {
+        let begun = self.tracks.iter().filter(|track| track.store.has_begun());
+        begun.map(|track| track.store.numbers()).reduce(|one, other| Numbers {
+            msn: one.msn.max(other.msn),
+            discontinuities: one.discontinuities.max(other.discontinuities),
+        })
+    }
+
+    /// A rendition has gaps in place of the segments that it lacks before the one that is
+    /// numbered so, until about `to`. There is a segment even where there is no time left
+    /// for one: players match renditions by their numbers.
+    pub(super) fn make_up(&mut self, index: usize, numbers: Numbers, to: Utc) {
+        let (part, ..) = self.gap_lengths(index);
+        let limit = self.settings.segment_limit.as_micros() as i64;
+        let track = &mut self.tracks[index];
+        if !track.store.has_begun() {
+            return;
+        }
+        let missing = numbers.discontinuities.saturating_sub(track.store.numbers().discontinuities);
+        track.store.break_timeline(u32::try_from(missing).unwrap_or(0));
+        while track.store.numbers().msn < numbers.msn {
+            track.store.end_segment();
+            let Some(edge) = track.store.edge() else { return };
+            track.gap_since.get_or_insert(edge);
+            track.store.start_gap(edge);
+            let to = to.clamp(edge.offset_micros(LEAST_GAP), edge.offset_micros(limit));
+            track.store.extend_gap(to, part, u64::MAX);
+            track.store.end_segment();
+            track.changed = true;
+            self.segment_ended = true;
+        }
     }
 
     /// All renditions begin a segment. The silent ones have a gap since the boundary
@@ -111,7 +146,7 @@ impl Table {
             None => self.begin_counting(start, now),
             Some(last) => {
                 for index in 0..self.tracks.len() {
-                    self.mirror(index, last);
+                    self.mirror(index, last, start.program_date_time);
                 }
             }
         }
@@ -136,29 +171,38 @@ impl Table {
                 at = to.min(at.offset_micros(self.live.targets.part.as_micros() as i64));
                 self.extend_gaps(at);
             }
-            self.end_gaps();
         }
-        let begun = self.tracks.iter().filter(|track| track.store.has_begun());
-        let base = begun.map(|track| track.store.numbers()).max_by_key(|numbers| numbers.msn);
-        let Numbers { msn, discontinuities } = base.unwrap_or(self.numbers);
+        self.end_gaps();
+        self.level();
+        // What the gaps before it must not spend.
+        if std::mem::take(&mut self.break_due) {
+            for track in self.tracks.iter_mut().filter(|track| track.store.has_begun()) {
+                track.store.break_timeline(1);
+            }
+        }
+        let Numbers { msn, discontinuities } = self.most().unwrap_or(self.numbers);
         let discontinuities = discontinuities.saturating_sub(start.sequence);
         self.base = Some(Numbers { msn: msn.saturating_sub(start.number), discontinuities });
     }
 
-    /// A silent rendition has a gap from the boundary `last` to where the others are.
-    fn mirror(&mut self, index: usize, last: Boundary) {
+    /// A silent rendition has a gap from the boundary `last` to the one at `next`.
+    fn mirror(&mut self, index: usize, last: Boundary, next: Utc) {
         let (part, ..) = self.gap_lengths(index);
-        let Some((_, edge)) = self.edge else { return };
+        let limit = self.settings.segment_limit.as_micros() as i64;
+        let newest = self.edge.map_or(next, |(_, edge)| edge);
         let track = &mut self.tracks[index];
         if track.has_gap() {
             let missing =
                 last.discontinuities.saturating_sub(track.store.numbers().discontinuities);
             track.store.break_timeline(u32::try_from(missing).unwrap_or(0));
-            track.gap_since.get_or_insert(last.at);
-            track.store.start_gap(last.at);
-            // Segments are bounded, unless a clock jumped within one.
-            let most = last.at.offset_micros(self.settings.segment_limit.as_micros() as i64);
-            track.store.extend_gap(edge.min(most), part, u64::MAX);
+            let before = track.store.edge().filter(|_| !track.store.is_broken());
+            let from = before.unwrap_or(last.at);
+            // Segments are bounded. Where a clock jumped, the media says how long it was.
+            let (least, most) = (from.offset_micros(LEAST_GAP), from.offset_micros(limit));
+            let within = [next, newest].into_iter().find(|to| (least..=most).contains(to));
+            track.gap_since.get_or_insert(from);
+            track.store.start_gap(from);
+            track.store.extend_gap(within.unwrap_or(next.clamp(least, most)), part, u64::MAX);
             track.store.end_segment();
             track.changed = true;
         }

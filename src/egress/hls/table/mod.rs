@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::live::{Live, Rendition, name};
+use super::multivariant::Variant;
 use super::outage::Outage;
 use super::playlist::Targets;
 use super::render::Renderer;
@@ -41,8 +42,10 @@ struct Track {
     gap_since: Option<Utc>,
     /// A version is due.
     changed: bool,
-    /// The multivariant playlist lists it; it stays there.
+    /// The multivariant playlist lists it; it stays there…
     listed: bool,
+    /// …as it was described last, when all its media is gone.
+    variant: Option<Variant>,
     /// Requests that waited for each of the newest versions.
     waited: VecDeque<usize>,
 }
@@ -87,6 +90,8 @@ pub struct Table {
     numbers: Numbers,
     /// Numbers of this publication's first boundary; `None` before it.
     base: Option<Numbers>,
+    /// This publication's first media begins with a discontinuity.
+    break_due: bool,
     /// The newest boundary: where all renditions begin a segment.
     boundary: Option<Boundary>,
     /// Where the longest rendition ends, and when that was known.
@@ -123,6 +128,7 @@ impl Table {
                 gap_since: None,
                 changed: false,
                 listed: false,
+                variant: None,
                 waited: VecDeque::new(),
             });
             renditions.push(Rendition::new(source, timescale, plan.numbers));
@@ -135,6 +141,7 @@ impl Table {
             segmenter: None,
             numbers: plan.numbers,
             base: None,
+            break_due: false,
             boundary: None,
             edge: None,
             outage: Outage::default(),
@@ -176,11 +183,7 @@ impl Table {
     /// Another publication goes on with the table; [`Self::continues`] said that it can.
     pub fn start_publication(&mut self, sources: &[RenditionSource], now: Instant) {
         self.end_publication(now);
-        for track in &mut self.tracks {
-            if track.store.has_begun() {
-                track.store.break_timeline(1);
-            }
-        }
+        self.break_due = true;
         self.begin(sources);
     }
 
@@ -319,6 +322,8 @@ impl Table {
             let breaks = (before + u64::from(start.discontinuities), start.discontinuities);
             self.origin(msn, start.program_date_time, breaks)
         });
+        let numbers = Numbers { msn, discontinuities: 0 };
+        self.make_up(index, numbers, start.program_date_time);
         let track = &mut self.tracks[index];
         track.silent = false;
         track.gap_since = start.gap.then(|| track.gap_since.unwrap_or(start.program_date_time));

@@ -120,15 +120,28 @@ impl Table {
     }
 
     pub(super) fn publish_multivariant(&mut self) {
-        if self.is_listed {
-            let variants: Vec<_> =
-                (0..self.tracks.len()).filter_map(|index| self.variant(index)).collect();
+        let variants: Vec<_> =
+            (0..self.tracks.len()).filter_map(|index| self.variant(index)).collect();
+        if self.is_listed && !variants.is_empty() {
             self.live.multivariant.send_replace(Some(Rendered::new(multivariant(&variants))));
         }
     }
 
-    pub(super) fn variant(&mut self, index: usize) -> Option<Variant> {
-        let track = self.tracks.get_mut(index).filter(|track| track.listed)?;
+    /// A listed rendition as it is now, or as it was when it had media last.
+    fn variant(&mut self, index: usize) -> Option<Variant> {
+        if !self.tracks.get(index)?.listed {
+            return None;
+        }
+        let newest = self.measure(index);
+        let known = &mut self.tracks.get_mut(index)?.variant;
+        if newest.is_some() {
+            *known = newest;
+        }
+        known.clone()
+    }
+
+    fn measure(&self, index: usize) -> Option<Variant> {
+        let track = self.tracks.get(index)?;
         let view = track.store.view();
         let config = &view.newest_init()?.config;
         let picture = match track.source.codec.kind() {

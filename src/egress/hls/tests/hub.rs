@@ -304,3 +304,103 @@ async fn p16_a_date_range_is_announced_by_table() {
     assert_eq!(set("demo", round), Ok(()));
     assert_eq!(set("demo", DateRange::new("", "a", START)), Err(DateRangeError::BadText));
 }
+
+#[tokio::test]
+async fn h13_what_a_replaced_table_listed_can_be_fetched_until_its_linger_is_over() {
+    for settings in [HlsSettings::default(), ending_at_once()] {
+        let server = Server::new(settings).await;
+        let service = tokio::spawn(server.hls.clone().run(std::future::pending()));
+        yield_now().await;
+        let (mut publisher, mut packets) = (publish(&server, tracks()), Packetizer([0, 0]));
+        play(&mut publisher, &mut packets, 0, 5_010).await;
+        let old = live(&server);
+        let listed = server.playlist("video0-0/index.m3u8").await;
+        drop(publisher);
+        let mut publisher = publish(&server, vec![track(Codec::H264)]);
+        let mut packets = Packetizer([0, 0]);
+        play(&mut publisher, &mut packets, 6_000, 8_010).await;
+        assert!(!Arc::ptr_eq(&old, &live(&server)));
+        let files = listed.segments.iter().filter_map(|segment| segment.map.as_ref());
+        let files: Vec<_> = files
+            .chain(listed.parts().map(|part| &part.uri))
+            .chain(listed.complete().map(|segment| &segment.uri))
+            .map(|file| format!("video0-0/{file}"))
+            .collect();
+        for file in &files {
+            assert_eq!(server.get(file).await.status(), 200, "{file}");
+        }
+        let playlist = server.playlist("video0-0/index.m3u8").await;
+        assert!(playlist.uris().iter().all(|uri| !uri.starts_with(&old.token)));
+        server.hls.lock().forget(&old);
+        assert_eq!(server.get(&files[0]).await.status(), 404);
+        drop(publisher);
+        service.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_never_had_media_does_not_linger() {
+    let server = Server::new(ending_at_once()).await;
+    let service = tokio::spawn(server.hls.clone().run(std::future::pending()));
+    yield_now().await;
+    let mut publisher = publish(&server, tracks());
+    let (mut packets, frame) = (Packetizer([0, 0]), Feed::new().video(1));
+    packets.push(&mut publisher, VIDEO, &Frame { keyframe: false, ..frame });
+    carry_out(&mut publisher).await;
+    assert_eq!(server.hls.tables(), 1, "it is live, and nothing can be shown");
+    publisher.end(EndReason::Shutdown);
+    for _ in 0..50 {
+        yield_now().await;
+    }
+    assert_eq!(server.hls.tables(), 0);
+    service.abort();
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_ends_tables_that_wait_for_a_publisher() {
+    let server = Server::new(HlsSettings::default()).await;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let service = tokio::spawn(server.hls.clone().run(async { _ = stopped.await }));
+    yield_now().await;
+    let (mut publisher, mut packets) = (publish(&server, tracks()), Packetizer([0, 0]));
+    play(&mut publisher, &mut packets, 0, 5_010).await;
+    let table = live(&server);
+    drop(publisher);
+    let playlist = server.playlist("video0-0/index.m3u8").await;
+    assert!(!playlist.ended, "it waits for the publisher");
+    stop.send(()).unwrap();
+    service.await.unwrap();
+    assert!(table.ended(), "the tables have ended when the service has");
+}
+
+#[tokio::test]
+async fn a_table_whose_task_failed_is_packaged_again() {
+    let server = Server::new(HlsSettings::default()).await;
+    let service = tokio::spawn(server.hls.clone().run(std::future::pending()));
+    yield_now().await;
+    let (mut publisher, mut packets) = (publish(&server, tracks()), Packetizer([0, 0]));
+    // As a task leaves it that panicked.
+    let closed = tokio::sync::watch::channel(publisher.stream().clone()).0;
+    server.hls.lock().followed.insert("demo".parse().unwrap(), closed);
+    play(&mut publisher, &mut packets, 0, 1_010).await;
+    assert_eq!(server.get("index.m3u8").await.status(), 200);
+    drop(publisher);
+    service.abort();
+}
+
+#[tokio::test]
+async fn frames_for_a_packager_that_follows_another_publication_are_not_lost() {
+    let server = Server::new(HlsSettings::default()).await;
+    let source = crate::egress::hls::packager::Source {
+        stream: None,
+        table: "other".parse().unwrap(),
+        token: "t".to_owned(),
+        renditions: vec![video_source(Codec::H264)],
+        request_keyframe: Box::new(|_| {}),
+    };
+    let (mut packager, _) = server.hls.start(source).unwrap();
+    let (mut old, _new) = (packager.sink(), packager.sink());
+    server.feed(&mut old, 0, 1_000);
+    let lost = &server.hls.stats().frames_dropped_queue;
+    assert_eq!(lost.load(std::sync::atomic::Ordering::Relaxed), 0);
+}

@@ -96,6 +96,8 @@ pub struct Sim<S = Rig> {
     pub now: u64,
     /// Keyframe requests so far, by line.
     pub asked: Vec<u64>,
+    /// What all frames take longer from now on, in microseconds.
+    pub delay: u64,
     feed: Feed,
     random: StdRng,
     on_the_way: BinaryHeap<Reverse<Arriving>>,
@@ -146,6 +148,7 @@ impl<S: Sink> Sim<S> {
         Self {
             rig: sink(&sources),
             asked: vec![0; lines.len()],
+            delay: 0,
             lines,
             weather,
             now: 0,
@@ -246,7 +249,7 @@ impl<S: Sink> Sim<S> {
             }
             frame.discontinuity = std::mem::take(&mut line.lost) && !is_audio;
             let late = self.random.random_range(0..=self.weather.jitter * 1000);
-            let arrival = (at + 20_000 + late).max(line.last_arrival + 1);
+            let arrival = (at + 20_000 + late + self.delay).max(line.last_arrival + 1);
             line.last_arrival = arrival;
             self.on_the_way.push(Reverse((arrival, self.count, index)));
             self.frames.insert(self.count, frame);

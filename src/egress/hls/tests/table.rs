@@ -463,3 +463,105 @@ fn a_source_whose_clock_jumped_fills_no_more_time_than_passed() {
     let gaps: f64 = rig.gaps(0).iter().map(|gap| gap.length()).sum();
     assert!(gaps <= 1.0, "{gaps}");
 }
+
+/// Discontinuities before the end of a playlist.
+fn breaks(playlist: &Playlist) -> u64 {
+    let listed: u64 = playlist.segments.iter().map(|segment| segment.discontinuities).sum();
+    playlist.discontinuity_sequence + listed
+}
+
+#[test]
+fn p18_a_layer_that_ends_behind_the_others_is_level_with_them_afterwards() {
+    let sources = [layer_source(0), layer_source(1), audio_source()];
+    let mut rig = Rig::new(&sources);
+    rig.play(0, 7_990, &[VIDEO, HIGH, AUDIO]);
+    // Its keyframe of the boundary is late; it is the last one to be heard of.
+    for (layer, frame) in rig.feed.between(7_990, 8_300) {
+        let mut late = (*frame).clone();
+        late.keyframe &= layer == AUDIO;
+        let until = rig.feed.base + Duration::from_millis(8_100);
+        if frame.received < until {
+            rig.push(layer, &frame);
+        }
+        if layer == VIDEO {
+            rig.push(HIGH, &late);
+        }
+    }
+    rig.end(8_320);
+    let next = |rig: &Rig| [0, 1, 2].map(|index| rig.newest[index].view.progress().open_msn);
+    let numbers = next(&rig);
+    assert!(numbers.iter().all(|msn| *msn == numbers[0]), "{numbers:?}");
+    rig.wait(11_990);
+    rig.restart(12_000, &sources);
+    rig.play(12_000, 20_000, &[VIDEO, HIGH, AUDIO]);
+    rules::check(&rig.history);
+    let [low, high] = [rig.newest(0), rig.newest(1)];
+    for segment in
+        high.segments.iter().filter(|segment| segment.millis() >= START.millis() + 12_000)
+    {
+        let same = low.segments.iter().find(|s| s.msn == segment.msn).unwrap();
+        assert!((same.millis() - segment.millis()).abs() < 100, "{same:?} {segment:?}");
+    }
+    assert_eq!(breaks(low), breaks(high));
+}
+
+#[test]
+fn p12_gaps_of_a_layer_that_leads_no_more_reach_from_boundary_to_boundary() {
+    let sources = [layer_source(0), layer_source(1), audio_source()];
+    let mut rig = Rig::new(&sources);
+    rig.play(0, 6_000, &[VIDEO, HIGH, AUDIO]);
+    rig.restart(6_000, &sources);
+    // Layer 0 comes before its leader in all that goes by index.
+    rig.play(6_000, 24_000, &[HIGH, AUDIO]);
+    rules::check(&rig.history);
+    let (gone, leader) = (rig.newest(0), rig.newest(1));
+    assert!(rig.gaps(0).len() > 5);
+    for gap in rig.gaps(0) {
+        let same = leader.segments.iter().find(|segment| segment.msn == gap.msn).unwrap();
+        assert!((same.millis() - gap.millis()).abs() <= 20, "{same:?} {gap:?}");
+        assert!((same.length() - gap.length()).abs() <= 0.02, "{same:?} {gap:?}");
+    }
+    assert!(gone.segments.last().unwrap().msn + 1 >= leader.segments.last().unwrap().msn);
+}
+
+#[test]
+fn p18_the_break_of_a_publication_is_where_its_media_begins() {
+    let mut rig = Rig::new(&both());
+    rig.play(0, 6_000, &[VIDEO, AUDIO]);
+    rig.end(6_000);
+    // It connects early and sends late: gaps begin and end meanwhile.
+    rig.restart(6_100, &both());
+    rig.wait(13_900);
+    rig.play(14_000, 20_000, &[VIDEO, AUDIO]);
+    rules::check(&rig.history);
+    for index in 0..2 {
+        let newest = rig.newest(index);
+        let broken: Vec<_> = newest.segments.iter().filter(|s| s.discontinuities > 0).collect();
+        assert_eq!(broken.len(), 1);
+        assert!(!broken[0].gap, "{:?}", broken[0]);
+        assert!(broken[0].map.is_some());
+    }
+}
+
+#[test]
+fn p19_a_layer_whose_media_has_all_left_stays_listed() {
+    let sources = [layer_source(0), layer_source(1), audio_source()];
+    let mut rig = Rig::new(&sources);
+    rig.play(0, 6_000, &[VIDEO, HIGH, AUDIO]);
+    let before = rig.multivariants.last().unwrap().clone();
+    rig.restart(6_000, &[layer_source(0), audio_source()]);
+    rig.play(6_000, 100_000, &[VIDEO, AUDIO]);
+    assert!(rig.newest(1).segments.iter().all(|segment| segment.gap));
+    assert!(rig.newest[1].view.sample_rate().is_none(), "none is held either");
+    let after = rig.multivariants.last().unwrap();
+    let mut names = [before.names(), after.names()];
+    names.iter_mut().for_each(|names| names.sort());
+    assert_eq!(names[0], names[1]);
+}
+
+#[test]
+fn p19_a_table_without_media_has_no_multivariant_playlist() {
+    let mut rig = Rig::new(&both());
+    rig.finish(1_000);
+    assert!(rig.table.live().multivariant.borrow().is_none());
+}

@@ -8,6 +8,7 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::fixture::START;
 use super::parser::Playlist;
 use super::rules;
 use super::sim::{Sim, Sink, Weather};
@@ -80,6 +81,19 @@ fn dates(versions: &[Playlist]) -> BTreeMap<u64, i64> {
     segments.filter(|segment| !segment.gap).map(|s| (s.msn, s.millis())).collect()
 }
 
+/// A gap ends where the next segment begins; media that returns may be as far from the
+/// boundary as its keyframe.
+fn p12_gaps_reach_what_comes_after(history: &[Vec<Playlist>], seed: u64) {
+    for playlist in history.iter().flatten() {
+        for pair in playlist.segments.windows(2).filter(|pair| pair[1].discontinuities == 0) {
+            let step = (pair[1].millis() - pair[0].millis()) as f64;
+            let returns = pair[0].gap && !pair[1].gap;
+            let most = if returns { 1_000.0 } else { 2.0 };
+            assert!((step - pair[0].length() * 1000.0).abs() <= most, "seed {seed}: {pair:?}");
+        }
+    }
+}
+
 #[test]
 fn p12_tables_have_the_same_numbers_at_the_same_time_over_publications() {
     for seed in 0..12 {
@@ -117,6 +131,7 @@ fn p12_tables_have_the_same_numbers_at_the_same_time_over_publications() {
         rules::p14_the_hint_is_the_next_part(history);
         rules::p18_breaks_are_everywhere(history);
         rules::p17_gaps(history);
+        p12_gaps_reach_what_comes_after(history, seed);
         let renditions: Vec<_> = history.iter().map(|versions| dates(versions)).collect();
         for (index, one) in renditions.iter().enumerate() {
             for other in &renditions[index + 1..] {
@@ -126,5 +141,26 @@ fn p12_tables_have_the_same_numbers_at_the_same_time_over_publications() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn p17_a_path_that_becomes_longer_is_no_outage_for_long() {
+    for delay in [1_200_000, 1_700_000, 2_000_000, 2_900_000, 3_500_000] {
+        let weather = Weather { loss: 0, jitter: 15, response: (80, 140), together: true };
+        let mut sim = Sim::with(7, 2, weather, Tables::new);
+        sim.until(10_000, |_| ());
+        sim.delay = delay;
+        sim.until(60_000, |_| ());
+        for versions in &sim.rig.history {
+            let gaps = versions.iter().flat_map(|playlist| &playlist.segments);
+            let newest = gaps.filter(|s| s.gap).map(|s| s.millis() - START.millis()).max();
+            assert!(newest.is_none_or(|at| at < 18_000), "{delay} {newest:?}");
+            let last = versions.last().unwrap().segments.last().unwrap();
+            assert!(last.millis() - START.millis() > 52_000, "{delay} {last:?}");
+        }
+        rules::p1_parts_are_no_longer_than_part_target(&sim.rig.history);
+        rules::p5_targets_are_constant_and_kept(&sim.rig.history);
+        rules::p6_sequences_never_decrease(&sim.rig.history);
     }
 }
