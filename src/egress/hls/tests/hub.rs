@@ -398,7 +398,7 @@ async fn frames_for_a_packager_that_follows_another_publication_are_not_lost() {
         renditions: vec![video_source(Codec::H264)],
         request_keyframe: Box::new(|_| {}),
     };
-    let (mut packager, _) = server.hls.start(source).unwrap();
+    let mut packager = server.hls.start_at(source, Default::default()).unwrap();
     let (mut old, _new) = (packager.sink(), packager.sink());
     server.feed(&mut old, 0, 1_000);
     let lost = &server.hls.stats().frames_dropped_queue;
