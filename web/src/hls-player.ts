@@ -158,6 +158,8 @@ class HlsJsPlayback extends ElementPlayback {
   readonly #pace: ReturnType<typeof setInterval>;
   /** Since when hls.js loads no picture; null while it does. */
   #idleSinceMs: number | null = null;
+  /** How often it was told to go on since it loaded something. */
+  #woken = 0;
   #recoveredAtMs = -Infinity;
 
   constructor(hls: Hls, HlsJs: typeof Hls, url: string, video: HTMLVideoElement) {
@@ -171,7 +173,9 @@ class HlsJsPlayback extends ElementPlayback {
     });
     hls.on(HlsJs.Events.FRAG_BUFFERED, (_event, { frag, part }) => {
       this.#bytes.add((part ?? frag).stats.loaded);
-      if (frag.type === 'main') this.#idleSinceMs = performance.now();
+      if (frag.type !== 'main') return;
+      this.#idleSinceMs = performance.now();
+      this.#woken = 0;
     });
     hls.on(HlsJs.Events.FRAG_LOADING, (_event, { frag }) => {
       if (frag.type === 'main') this.#idleSinceMs = null;
@@ -211,7 +215,8 @@ class HlsJsPlayback extends ElementPlayback {
   /**
    * hls.js 1.7 may stop loading after a change of layers: it aligns playlists by their dates, which are
    * whole milliseconds, and takes what is a fraction of one before its next fragment for loaded already.
-   * Once it has idled for a part's length beside media that it does not have, it is told to go on.
+   * Once it has idled for a part's length beside media that it does not have, it is told to go on; when
+   * that does not help, its buffers are made anew, which costs a moment's picture.
    */
   #wake(bufferedTo: number): void {
     const details = this.#hls.latestLevelDetails;
@@ -221,7 +226,9 @@ class HlsJsPlayback extends ElementPlayback {
     // Beyond the playlist's own end there is nothing to load.
     if (idle < part + PACE_EVERY_MS / 1_000 || details.edge - bufferedTo < part / 2) return;
     this.#idleSinceMs = performance.now();
-    this.#hls.startLoad(-1, true);
+    this.#woken++;
+    if (this.#woken === 1) this.#hls.startLoad(-1, true);
+    else this.#hls.recoverMediaError();
   }
 
   #onFatal(data: ErrorData, HlsJs: typeof Hls): void {
