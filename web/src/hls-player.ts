@@ -6,6 +6,7 @@ import type Hls from 'hls.js';
 import type { ErrorData, HlsConfig, LoaderResponse, RetryConfig } from 'hls.js';
 
 import { GatewayError, parseRetryAfter, readProblem } from './api.ts';
+import { deferred } from './deferred.ts';
 import { rateTowards } from './hold-back.ts';
 import { HlsLayers } from './hls-layers.ts';
 import type { LayerChoice } from './layers.ts';
@@ -163,7 +164,7 @@ class HlsJsPlayback extends ElementPlayback {
   #recoveredAtMs = -Infinity;
 
   constructor(hls: Hls, HlsJs: typeof Hls, url: string, video: HTMLVideoElement) {
-    const { promise, resolve } = Promise.withResolvers<Error>();
+    const { promise, resolve } = deferred<Error>();
     super(video, resolve, promise);
     this.#hls = hls;
     this.layers = new HlsLayers(hls);
@@ -254,7 +255,7 @@ class NativePlayback extends ElementPlayback {
   override readonly layers = null;
 
   constructor(url: string, video: HTMLVideoElement) {
-    const { promise, resolve } = Promise.withResolvers<Error>();
+    const { promise, resolve } = deferred<Error>();
     super(video, resolve, promise);
     // The element does not tell the status of its requests, so one is made before it.
     fetch(url, { signal: this.stopped.signal })

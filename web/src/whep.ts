@@ -2,6 +2,7 @@
 // never restarted. A new network or a restarted gateway gets a new session, which
 // costs the same one round trip as an ICE restart and cannot meet a stale peer.
 
+import { deferred } from './deferred.ts';
 import { layersAt, type LayerChoice } from './layers.ts';
 import { TransportError, firstPicture, type Playback, type PlaybackStats } from './playback.ts';
 import { delayFromSenderClock, readViewer, type Counters, type StatsReport } from './rtc-stats.ts';
@@ -72,7 +73,7 @@ class WhepPlayback implements Playback {
     this.#peer = peer;
     this.#session = session;
     this.layers = session.layersUrl === null ? null : layersAt(session.layersUrl);
-    const { promise, resolve } = Promise.withResolvers<Error>();
+    const { promise, resolve } = deferred<Error>();
     this.ended = promise;
     const lost = (why: string) => resolve(new TransportError('lost', why));
     onTransportGone(peer, lost);

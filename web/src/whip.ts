@@ -1,6 +1,7 @@
 // WebRTC publisher by WHIP (RFC 9725). One object is one session; what to do
 // when it ends is the publisher's business.
 
+import { deferred } from './deferred.ts';
 import { TransportError } from './playback.ts';
 import { encodings, preferCodec, shareBitrate, type EncodingChoice } from './encodings.ts';
 import { readPublisher, type PublicationStats, type SentBytes, type StatsReport } from './rtc-stats.ts';
@@ -57,7 +58,7 @@ export class Publication {
   constructor(peer: RTCPeerConnection, session: WishSession) {
     this.#peer = peer;
     this.#session = session;
-    const { promise, resolve } = Promise.withResolvers<Error>();
+    const { promise, resolve } = deferred<Error>();
     this.ended = promise;
     const lost = () => resolve(new TransportError('lost', 'the connection to the gateway was lost'));
     peer.addEventListener('connectionstatechange', () => {
