@@ -77,8 +77,6 @@ function policy(times: number) {
 
 const CONFIG: Partial<HlsConfig> = {
   lowLatencyMode: true,
-  // Of a bandwidth that is not known yet: begin with a good picture, and go down if need be.
-  abrEwmaDefaultEstimate: 5_000_000,
   // `rateTowards` catches up instead.
   maxLiveSyncPlaybackRate: 1,
   backBufferLength: 10,
@@ -153,7 +151,7 @@ abstract class ElementPlayback implements Playback {
 }
 
 class HlsJsPlayback extends ElementPlayback {
-  override readonly layers: LayerChoice;
+  override readonly layers: HlsLayers;
   readonly #bytes = new RateMeter();
   readonly #hls: Hls;
   readonly #pace: ReturnType<typeof setInterval>;
@@ -185,7 +183,13 @@ class HlsJsPlayback extends ElementPlayback {
       // Only the remains of a stream: nobody wants to see yesterday's last round.
       if (!details.live && video.readyState === 0) this.lost(notLive(null));
     });
-    hls.on(HlsJs.Events.MANIFEST_PARSED, () => void video.play().catch(() => undefined));
+    hls.on(HlsJs.Events.MANIFEST_PARSED, () => {
+      this.layers.begin();
+      video.play().catch(() => undefined);
+    });
+    video.addEventListener('waiting', () => this.#idleSinceMs === null && this.layers.stalled(), {
+      signal: this.stopped.signal,
+    });
     hls.loadSource(url);
     hls.attachMedia(video);
   }

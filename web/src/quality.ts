@@ -7,6 +7,8 @@ import type { LayerChoice, LayerState } from './layers.ts';
 import type { Player } from './player.ts';
 
 const AUTO = '';
+/** Layers that did not flow when a playback began may do by then. */
+const LOOK_AGAIN_MS = 3_000;
 
 export class QualityMenu {
   readonly #select: HTMLSelectElement;
@@ -39,6 +41,7 @@ export class QualityMenu {
     if (layers === null) return;
     // A playback begins without a choice; the viewer's goes on from the one before.
     void (this.#wanted === null ? this.#refresh() : this.#choose(this.#wanted));
+    setTimeout(() => layers === this.#layers && void this.#refresh(), LOOK_AGAIN_MS);
   }
 
   async #choose(layer: string | null): Promise<void> {
