@@ -97,7 +97,8 @@ async fn a_table_belongs_to_its_publisher_and_the_same_token_takes_it_over() {
     // The offer above was never followed by media; a dealer that is serious takes it over.
     let dealer = Dealer::start(&gateway, "demo", Some("secret")).await;
     assert_ne!(gateway.live("demo").await.unwrap()["startedAt"], started);
-    let report = watch(watching(&gateway, "demo", 1.5)).await.unwrap();
+    // Long enough to ask for a keyframe, should the client's keys come after the first one.
+    let report = watch(watching(&gateway, "demo", 3.0)).await.unwrap();
     assert!(report.frames_decoded > 0, "{report:?}");
     dealer.stop().await;
     gateway.assert_healthy();

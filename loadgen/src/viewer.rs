@@ -8,6 +8,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -402,6 +403,9 @@ impl Watcher {
         if self.frozen || self.media_ssrc == 0 {
             return;
         }
+        // A decoder that refuses pictures, like one that came too late for the parameter
+        // sets, needs a whole keyframe.
+        self.broken |= self.decoder.as_ref().is_some_and(DecoderThread::take_refusal);
         let mut feedback: Vec<Box<dyn RtcpPacket>> = Vec::new();
         if let Some(bits) = self.estimator.poll(Instant::now()) {
             feedback.push(Box::new(ReceiverEstimatedMaximumBitrate {
@@ -448,6 +452,8 @@ impl Watcher {
 struct DecoderThread {
     frames: SyncSender<Assembled>,
     thread: thread::JoinHandle<Decoded>,
+    /// Set by the thread when the decoder refused a picture.
+    refusal: Arc<AtomicBool>,
 }
 
 /// What came out of the decoder.
@@ -461,13 +467,14 @@ struct Decoded {
 }
 
 impl Decoded {
-    fn frame(&mut self, decoder: &mut Decoder, frame: &Assembled, begun: Instant) {
+    /// Decodes a frame; `false` when the decoder refused it.
+    fn frame(&mut self, decoder: &mut Decoder, frame: &Assembled, begun: Instant) -> bool {
         let picture = match decoder.decode(&frame.data) {
             Ok(Some(picture)) => picture,
-            Ok(None) => return,
+            Ok(None) => return true,
             Err(_) => {
                 self.refused += u64::from(self.decoded > 0);
-                return;
+                return false;
             }
         };
         self.decoded += 1;
@@ -479,20 +486,32 @@ impl Decoded {
         }
         let stamp = strip::decode(picture.y(), picture.strides().0, width, height);
         self.ages.extend(stamp.map(|stamp| strip::age_millis(stamp, utc_micros() / 1000)));
+        true
     }
 }
 
 impl DecoderThread {
     fn start(begun: Instant) -> std::io::Result<Self> {
         let (frames, queue) = sync_channel::<Assembled>(DECODE_QUEUE);
+        let refusal = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&refusal);
         let body = move || {
             let mut seen = Decoded::default();
             let Ok(mut decoder) = Decoder::new() else { return seen };
-            queue.iter().for_each(|frame| seen.frame(&mut decoder, &frame, begun));
+            for frame in &queue {
+                if !seen.frame(&mut decoder, &frame, begun) {
+                    told.store(true, Ordering::Relaxed);
+                }
+            }
             seen
         };
         let thread = thread::Builder::new().name("viewer-decode".to_owned()).spawn(body)?;
-        Ok(Self { frames, thread })
+        Ok(Self { frames, thread, refusal })
+    }
+
+    /// Whether the decoder has refused a picture since the last call.
+    fn take_refusal(&self) -> bool {
+        self.refusal.swap(false, Ordering::Relaxed)
     }
 
     /// Queues a frame; `false` when the decoder is behind and the frame was skipped.
