@@ -1,11 +1,14 @@
 // The layers of a playback by hls.js: the variants of the multivariant playlist.
 //
-// hls.js's own choice, by its estimate of the bandwidth, is not used: it changes layers
-// within a segment, where hls.js 1.7 may stop (see `#wake` in hls-player.ts), and takes
-// what small parts need for what the path carries. The first layer is the best one of a
-// common path; whoever stalls on it is given the next smaller one and stays there.
+// Layers change between two segments. Within one, hls.js goes back to its beginning, and
+// what lies from there to the edge leaves the buffer until it has come again: a stall for
+// whoever plays close to the edge. hls.js's own choice by an estimate of the bandwidth is
+// not used: it heeds no segments, and takes what small parts need for what the path
+// carries. The first layer is the best one of a common path; whoever stalls on it is
+// given the next smaller one and stays there.
 
 import type Hls from 'hls.js';
+import type { LevelDetails, MediaFragment, Part } from 'hls.js';
 
 import { optionsOf, type LayerChoice, type LayerState } from './layers.ts';
 
@@ -16,6 +19,8 @@ export class HlsLayers implements LayerChoice {
   readonly #hls: Hls;
   /** What the viewer chose. */
   #chosen: string | null = null;
+  /** The level to change to when a segment ends. */
+  #next: number | null = null;
 
   constructor(hls: Hls) {
     this.#hls = hls;
@@ -23,13 +28,21 @@ export class HlsLayers implements LayerChoice {
 
   /** The playlist has come: begins with the best layer of a common path. hls.js lists the smallest first. */
   begin(): void {
-    const { levels } = this.#hls;
-    this.#hls.loadLevel = Math.max(0, levels.findLastIndex(({ bitrate }) => bitrate <= COMMON_PATH_BPS));
+    this.#hls.loadLevel = this.#ofCommonPath();
+  }
+
+  /** Media is in the buffer: here layers change, when a segment ends with it. */
+  buffered(frag: MediaFragment, part: Part | null): void {
+    if (this.#next === null || !endsSegment(this.#hls.latestLevelDetails, frag, part)) return;
+    this.#hls.loadLevel = this.#next;
+    this.#next = null;
   }
 
   /** The picture stood still because nothing was in store. */
   stalled(): void {
-    if (this.#chosen === null && this.#hls.loadLevel > 0) this.#hls.loadLevel -= 1;
+    if (this.#chosen !== null || this.#hls.loadLevel <= 0) return;
+    this.#next = null;
+    this.#hls.loadLevel -= 1;
   }
 
   async read(): Promise<LayerState> {
@@ -41,12 +54,29 @@ export class HlsLayers implements LayerChoice {
 
   async choose(id: string | null): Promise<LayerState> {
     this.#chosen = id;
-    const level = this.#hls.levels.findIndex(({ uri }) => nameOf(uri) === id);
-    // From the next fragment on: what is buffered plays out.
-    if (level !== -1) this.#hls.loadLevel = level;
-    else if (id === null) this.begin();
+    const { levels, loadLevel } = this.#hls;
+    const level = id === null ? this.#ofCommonPath() : levels.findIndex(({ uri }) => nameOf(uri) === id);
+    this.#next = level === -1 || level === loadLevel ? null : level;
     return this.read();
   }
+
+  #ofCommonPath(): number {
+    const { levels } = this.#hls;
+    return Math.max(0, levels.findLastIndex(({ bitrate }) => bitrate <= COMMON_PATH_BPS));
+  }
+}
+
+/** Whether a segment ends with what was buffered: a whole one, or its last part. */
+export function endsSegment(
+  details: Pick<LevelDetails, 'endSN' | 'partList'> | null,
+  frag: Pick<MediaFragment, 'sn'>,
+  part: Pick<Part, 'index'> | null,
+): boolean {
+  if (part === null) return true;
+  // While it is in progress more parts may follow, listed or not.
+  if (!details || frag.sn > details.endSN) return false;
+  const later = details.partList?.some(({ fragment, index }) => fragment.sn === frag.sn && index > part.index);
+  return later !== true;
 }
 
 /** The rendition's name: the same in every session, and after a restart of the gateway. */

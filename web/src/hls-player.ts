@@ -3,7 +3,7 @@
 // "maybe" for HLS but plays it late. It is loaded only when it is needed.
 
 import type Hls from 'hls.js';
-import type { ErrorData, HlsConfig, LoaderResponse, RetryConfig } from 'hls.js';
+import type { ErrorData, HlsConfig, LoaderResponse, MediaFragment, RetryConfig } from 'hls.js';
 
 import { GatewayError, parseRetryAfter, readProblem } from './api.ts';
 import { deferred } from './deferred.ts';
@@ -175,6 +175,7 @@ class HlsJsPlayback extends ElementPlayback {
       if (frag.type !== 'main') return;
       this.#idleSinceMs = performance.now();
       this.#woken = 0;
+      this.layers.buffered(frag as MediaFragment, part);
     });
     hls.on(HlsJs.Events.FRAG_LOADING, (_event, { frag }) => {
       if (frag.type === 'main') this.#idleSinceMs = null;
