@@ -41,8 +41,9 @@ const COUNTED_FROM: Utc = Utc::from_micros(1_767_225_600_000_000);
 /// go back when the gateway was restarted.
 const COUNTED_MICROS: u64 = 250_000;
 
-/// The same for discontinuities, of which few segments have one.
-const BREAKS_MICROS: u64 = 1_000_000;
+/// The same for discontinuities: one an hour. Players keep lists by this number, and hls.js
+/// 1.7 goes through all of its own, from 0, with each playlist: 10 ms a million.
+const BREAKS_MICROS: u64 = 3_600_000_000;
 
 /// Bounded by the registry's bound on tables, [`HlsSettings::max_lingering`] and
 /// [`MAX_REMEMBERED`].
@@ -428,16 +429,26 @@ mod tests {
         let table: TableName = "demo".parse().unwrap();
         let at = |seconds: i64| COUNTED_FROM.offset_micros(seconds * 1_000_000);
         let begun = Tables::default().numbers(&table, at(1_000));
-        // An hour of short segments, a break each ten seconds; then another process.
-        let ended =
-            Numbers { msn: begun.msn + 3_600, discontinuities: begun.discontinuities + 360 };
-        let restarted = Tables::default().numbers(&table, at(4_601));
+        // A day of short segments, with some breaks; then another process.
+        let day: i64 = 24 * 3_600;
+        let ended = Numbers {
+            msn: begun.msn + day.unsigned_abs(),
+            discontinuities: begun.discontinuities + 23,
+        };
+        let restarted = Tables::default().numbers(&table, at(1_000 + day));
         assert!(restarted.msn > ended.msn, "{restarted:?}");
         assert!(restarted.discontinuities > ended.discontinuities, "{restarted:?}");
         // In the same process what is known counts where it is further.
         let mut tables = Tables::default();
         tables.remember(&table, Numbers { msn: 5, discontinuities: 9_000 });
-        let next = tables.numbers(&table, at(4_601));
+        let next = tables.numbers(&table, at(1_000 + day));
         assert_eq!(next, Numbers { msn: restarted.msn, discontinuities: 9_000 });
+    }
+
+    #[test]
+    fn discontinuities_are_few_enough_for_players_that_count_them_from_zero() {
+        let decade = COUNTED_FROM.offset_micros(10 * 366 * 24 * 3_600 * 1_000_000);
+        let numbers = Tables::default().numbers(&"demo".parse().unwrap(), decade);
+        assert!(numbers.discontinuities < 100_000, "{numbers:?}");
     }
 }
