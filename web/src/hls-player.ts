@@ -79,6 +79,8 @@ const CONFIG: Partial<HlsConfig> = {
   lowLatencyMode: true,
   // `rateTowards` catches up instead.
   maxLiveSyncPlaybackRate: 1,
+  // Every stall sets the target further back, for good: by a part, not by hls.js's second.
+  liveSyncOnStallIncrease: 0.25,
   backBufferLength: 10,
   // No retries for the first playlist: whether the table is live is the player's question.
   manifestLoadPolicy: policy(0),
@@ -110,12 +112,14 @@ abstract class ElementPlayback implements Playback {
     const on = { signal: this.stopped.signal };
     let playing = false;
     video.addEventListener('playing', () => (playing = true), on);
-    video.addEventListener('waiting', () => playing && this.#stalls++, on);
+    video.addEventListener('waiting', () => playing && this.#onStall(), on);
     video.addEventListener('ended', () => lost(new TransportError('lost', 'the stream has ended')), on);
     this.#watch = setInterval(() => this.#lookAtPlayhead(), 500);
   }
 
   protected abstract fill(stats: PlaybackStats): void;
+  /** The picture stood still because nothing was in store. */
+  protected abstract stalled(): void;
 
   async stats(): Promise<PlaybackStats> {
     const { video } = this;
@@ -140,6 +144,11 @@ abstract class ElementPlayback implements Playback {
     this.stopped.abort();
   }
 
+  #onStall(): void {
+    this.#stalls++;
+    this.stalled();
+  }
+
   #lookAtPlayhead(): void {
     const now = performance.now();
     this.#fps.total(this.video.getVideoPlaybackQuality().totalVideoFrames, now);
@@ -155,10 +164,8 @@ class HlsJsPlayback extends ElementPlayback {
   readonly #bytes = new RateMeter();
   readonly #hls: Hls;
   readonly #pace: ReturnType<typeof setInterval>;
-  /** Since when hls.js loads no picture; null while it does. */
-  #idleSinceMs: number | null = null;
-  /** How often it was told to go on since it loaded something. */
-  #woken = 0;
+  /** A picture is on its way. */
+  #isLoading = false;
   #recoveredAtMs = -Infinity;
 
   constructor(hls: Hls, HlsJs: typeof Hls, url: string, video: HTMLVideoElement) {
@@ -173,12 +180,11 @@ class HlsJsPlayback extends ElementPlayback {
     hls.on(HlsJs.Events.FRAG_BUFFERED, (_event, { frag, part }) => {
       this.#bytes.add((part ?? frag).stats.loaded);
       if (frag.type !== 'main') return;
-      this.#idleSinceMs = performance.now();
-      this.#woken = 0;
+      this.#isLoading = false;
       this.layers.buffered(frag as MediaFragment, part);
     });
     hls.on(HlsJs.Events.FRAG_LOADING, (_event, { frag }) => {
-      if (frag.type === 'main') this.#idleSinceMs = null;
+      if (frag.type === 'main') this.#isLoading = true;
     });
     hls.on(HlsJs.Events.LEVEL_LOADED, (_event, { details }) => {
       // Only the remains of a stream: nobody wants to see yesterday's last round.
@@ -187,9 +193,6 @@ class HlsJsPlayback extends ElementPlayback {
     hls.on(HlsJs.Events.MANIFEST_PARSED, () => {
       this.layers.begin();
       video.play().catch(() => undefined);
-    });
-    video.addEventListener('waiting', () => this.#idleSinceMs === null && this.layers.stalled(), {
-      signal: this.stopped.signal,
     });
     hls.loadSource(url);
     hls.attachMedia(video);
@@ -201,6 +204,11 @@ class HlsJsPlayback extends ElementPlayback {
     stats.codec = level?.videoCodec ?? null;
     stats.bitrate = bytesPerSecond === null ? null : bytesPerSecond * 8;
     stats.latencyMs = this.#hls.playingDate ? Date.now() - this.#hls.playingDate.getTime() : null;
+  }
+
+  /** Without media on its way the table pauses; the path may be good. */
+  protected override stalled(): void {
+    if (this.#isLoading) this.layers.stalled();
   }
 
   override close(): void {
@@ -215,26 +223,6 @@ class HlsJsPlayback extends ElementPlayback {
     const bufferedTo = video.buffered.length ? video.buffered.end(video.buffered.length - 1) : 0;
     const rate = rateTowards(this.#hls.latency, this.#hls.targetLatency ?? Number.NaN, bufferedTo - video.currentTime);
     if (video.playbackRate !== rate) video.playbackRate = rate;
-    this.#wake(bufferedTo);
-  }
-
-  /**
-   * hls.js 1.7 may stop loading after a change of layers: it aligns playlists by their dates, which are
-   * whole milliseconds, and takes what is a fraction of one before its next fragment for loaded already.
-   * Once it has idled for a part's length beside media that it does not have, it is told to go on; when
-   * that does not help, its buffers are made anew, which costs a moment's picture.
-   */
-  #wake(bufferedTo: number): void {
-    const details = this.#hls.latestLevelDetails;
-    if (!details?.live || this.#idleSinceMs === null) return;
-    const part = details.partTarget || details.targetduration;
-    const idle = (performance.now() - this.#idleSinceMs) / 1_000;
-    // Beyond the playlist's own end there is nothing to load.
-    if (idle < part + PACE_EVERY_MS / 1_000 || details.edge - bufferedTo < part / 2) return;
-    this.#idleSinceMs = performance.now();
-    this.#woken++;
-    if (this.#woken === 1) this.#hls.startLoad(-1, true);
-    else this.#hls.recoverMediaError();
   }
 
   #onFatal(data: ErrorData, HlsJs: typeof Hls): void {
@@ -280,6 +268,9 @@ class NativePlayback extends ElementPlayback {
     this.video.removeAttribute('src');
     this.video.load();
   }
+
+  /** The browser chooses. */
+  protected override stalled(): void {}
 
   protected override fill(stats: PlaybackStats): void {
     // HTMLMediaElement.getStartDate: the wall clock time of currentTime 0, Safari only.
