@@ -376,7 +376,7 @@ def main():
     if options.end_to_end:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         rounds = [end_to_end(options.quick) for _ in range(1 if options.quick else 3)]
-        waits = [waiting(options.quick)]
+        waits = [waiting(options.quick) for _ in range(1 if options.quick else 3)]
         json.dump({"rounds": rounds, "attacks": attacks(options.quick), "waiting": waits}, sys.stdout)
         return
     if os.geteuid() != 0:

@@ -62,6 +62,7 @@ for (const profile of (process.env.PROFILES ?? 'balanced,close,far').split(','))
     t.diagnostic(`Shaka Player: ${shakaEnded.liveLatency.toFixed(2)} s behind by its own reckoning`);
     assert.equal(ended.freezeCount - began.freezeCount, 0, 'stalls of hls.js');
     assert.equal(shakaEnded.stallsDetected - shakaBegan.stallsDetected, 0, 'stalls of Shaka Player');
+    assert.equal(shakaEnded.gapsJumped, 0, 'holes in the buffer of Shaka Player');
     assert.deepEqual(shakaEnded.errors, []);
     const played = shakaEnded.currentTime - shakaBegan.currentTime;
     assert.ok(played > SECONDS * 0.95, `Shaka Player played ${played} s`);

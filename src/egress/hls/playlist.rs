@@ -13,9 +13,14 @@ use super::blocking::Skip;
 use super::daterange::RangeLines;
 use super::store::{Segment, View};
 
-/// Seconds by which a segment is announced shorter than it is. A player that adds up
-/// durations then never takes what it has for ending a rounding error before the next
-/// segment; hls.js 1.7 can wait for ever there after a change of layers.
+/// Seconds by which a segment is announced shorter than it is, and the first part of each
+/// longer. What players compare then never hangs on a rounding error:
+///
+/// - hls.js 1.7 adds up segments. With one that seems to end a trifle after what is in its
+///   buffer it loads all of that segment again at a change of layers, or nothing any more.
+/// - Shaka Player 5.2 sets its buffer's offset anew when a part seems to begin a millisecond
+///   and a trifle before its place, and such a part is lost unless it is independent. It puts
+///   the millisecond there itself, so later parts must not seem to begin earlier than the first.
 pub(super) const HAIR: f64 = 1e-5;
 
 /// The lengths that every playlist of a stream states alike; fixed for its life.
@@ -38,12 +43,17 @@ impl Targets {
         self.durations(6)
     }
 
+    /// PART-TARGET, in seconds.
+    fn part_target(&self) -> f64 {
+        self.part.as_secs_f64() + HAIR
+    }
+
     fn server_control(&self) -> String {
         format!(
-            "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL={:.1},CAN-SKIP-DATERANGES=YES,HOLD-BACK={:.1},PART-HOLD-BACK={:.3}",
+            "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL={:.1},CAN-SKIP-DATERANGES=YES,HOLD-BACK={:.1},PART-HOLD-BACK={:.5}",
             self.skip_until().as_secs_f64(),
             (self.duration * 3) as f64,
-            (self.part * 3).as_secs_f64(),
+            self.part_target() * 3.0,
         )
     }
 }
@@ -96,7 +106,7 @@ impl Version<'_> {
         let _ = writeln!(out, "#EXTM3U\n#EXT-X-VERSION:{version}");
         let _ = writeln!(out, "#EXT-X-TARGETDURATION:{}", targets.duration);
         let _ = writeln!(out, "{}", targets.server_control());
-        let _ = writeln!(out, "#EXT-X-PART-INF:PART-TARGET={:.3}", targets.part.as_secs_f64());
+        let _ = writeln!(out, "#EXT-X-PART-INF:PART-TARGET={:.5}", targets.part_target());
         let _ = writeln!(out, "#EXT-X-MEDIA-SEQUENCE:{}", view.media_sequence());
         let _ = writeln!(out, "#EXT-X-DISCONTINUITY-SEQUENCE:{}", view.discontinuities);
         if skip.is_some() {
@@ -168,8 +178,9 @@ impl Version<'_> {
         if segment.gap {
             out.push_str("#EXT-X-GAP\n");
         }
-        for part in segment.parts.iter().filter(|_| parts) {
-            let (duration, number) = (self.seconds(part.media.duration), part.number);
+        for (index, part) in segment.parts.iter().enumerate().filter(|_| parts) {
+            let hair = if index == 0 { HAIR } else { 0.0 };
+            let (duration, number) = (self.seconds(part.media.duration) + hair, part.number);
             let independent = if part.media.independent { ",INDEPENDENT=YES" } else { "" };
             let gap = if segment.gap { ",GAP=YES" } else { "" };
             let _ = writeln!(

@@ -31,9 +31,9 @@ export async function openShaka(browser, gateway, manifest) {
 /** One reading of the player. */
 export function shakaStats(page) {
   return page.evaluate(() => {
-    const { stallsDetected, bufferingTime, decodedFrames, droppedFrames, liveLatency, width, height } = window.player.getStats();
+    const { stallsDetected, gapsJumped, decodedFrames, droppedFrames, liveLatency, width, height } = window.player.getStats();
     const { currentTime } = document.querySelector('video');
-    return { stallsDetected, bufferingTime, decodedFrames, droppedFrames, liveLatency, width, height, currentTime, errors: window.errors };
+    return { stallsDetected, gapsJumped, decodedFrames, droppedFrames, liveLatency, width, height, currentTime, errors: window.errors };
   });
 }
 
