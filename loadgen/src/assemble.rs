@@ -79,6 +79,11 @@ impl Sequence {
         self.highest
     }
 
+    /// Forgets the holes that are open now: they belong to a time before the count.
+    pub fn begin_here(&mut self) {
+        self.missing.clear();
+    }
+
     /// Holes at or below `until` that are still open.
     pub fn lost(&self, until: u64) -> u64 {
         self.forgotten + self.missing.range(..=until).count() as u64
@@ -257,6 +262,19 @@ mod tests {
 
     fn nal(kind: u8, last: u8) -> Bytes {
         Bytes::copy_from_slice(&[kind, 1, 2, last])
+    }
+
+    #[test]
+    fn holes_before_the_count_begins_are_forgotten() {
+        let mut sequence = Sequence::default();
+        for number in [10, 12, 15] {
+            sequence.arrived(number);
+        }
+        sequence.begin_here();
+        sequence.arrived(17);
+        assert_eq!(sequence.lost(u64::MAX), 1);
+        assert_eq!(sequence.arrived(13), None);
+        assert_eq!((sequence.filled, sequence.duplicates), (0, 1));
     }
 
     #[test]

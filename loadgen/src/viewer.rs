@@ -374,6 +374,11 @@ impl Watcher {
 
     fn frame(&mut self, frame: Assembled) {
         if !frame.complete {
+            // Reports and requests for what is missing begin with the stream's second
+            // packet at best: what was lost before can never come again.
+            if self.report.frames_complete == 0 {
+                self.video.begin_here();
+            }
             self.report.frames_incomplete += 1;
             self.broken = true;
             return;
