@@ -109,17 +109,7 @@ impl Renderer {
     pub fn render(&mut self, version: Version<'_>) -> Forms {
         self.keep_blocks(&version);
         let full = self.full(&version);
-        let delta = |skip| {
-            let skipped = version.skippable();
-            if skipped == 0 {
-                return full.clone();
-            }
-            let mut text = String::with_capacity(4096);
-            version.write_head(&mut text, Some(skip), skipped);
-            version.write_segments(&mut text, skipped..version.view.listed_complete().len());
-            version.write_tail(&mut text);
-            Rendered::new(text)
-        };
+        let delta = |skip| version.delta(skip).map_or_else(|| full.clone(), Rendered::new);
         Forms { delta: delta(Skip::Segments), delta_v2: delta(Skip::DateRanges), full }
     }
 

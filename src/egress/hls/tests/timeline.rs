@@ -255,6 +255,7 @@ fn p15_version_is_as_low_as_the_tags_allow() {
     let full = rig.newest(0);
     assert_eq!(delta.skipped as usize + delta.segments.len(), full.segments.len());
     assert_eq!(delta.segments.last().unwrap().msn, full.segments.last().unwrap().msn);
+    assert_eq!(delta.segments[0].map, full.segments[0].map);
     // Too young to skip anything: an ordinary playlist.
     let young = super::parser::Playlist::parse(&table(5).text(0, true));
     assert_eq!((young.version, young.skipped), (6, 0));
