@@ -46,6 +46,9 @@ for (const profile of (process.env.PROFILES ?? 'balanced,close,far').split(','))
     const shaka = await openShaka(browser, gateway, `${gateway.url}/hls/minute/index.m3u8`);
     t.after(() => shaka.context().close());
 
+    // Its first seek makes Shaka Player set its buffer's offset again, which may cost the part after: not a change of layers.
+    await shaka.waitForFunction(() => window.player.getStats().decodedFrames > 120);
+
     const [began, shakaBegan] = [await stats(page), await shakaStats(shaka)];
     const latencies = [];
     for (const height of [LOW, HIGH, LOW]) {
@@ -62,7 +65,7 @@ for (const profile of (process.env.PROFILES ?? 'balanced,close,far').split(','))
     t.diagnostic(`Shaka Player: ${shakaEnded.liveLatency.toFixed(2)} s behind by its own reckoning`);
     assert.equal(ended.freezeCount - began.freezeCount, 0, 'stalls of hls.js');
     assert.equal(shakaEnded.stallsDetected - shakaBegan.stallsDetected, 0, 'stalls of Shaka Player');
-    assert.equal(shakaEnded.gapsJumped, 0, 'holes in the buffer of Shaka Player');
+    assert.equal(shakaEnded.gapsJumped - shakaBegan.gapsJumped, 0, 'holes in the buffer of Shaka Player');
     assert.deepEqual(shakaEnded.errors, [], 'errors of Shaka Player');
     const played = shakaEnded.currentTime - shakaBegan.currentTime;
     assert.ok(played > SECONDS * 0.95, `Shaka Player played ${played} s`);
