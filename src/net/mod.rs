@@ -2,6 +2,7 @@
 
 mod activity;
 pub mod addresses;
+mod connection;
 pub mod dscp;
 pub mod files;
 pub mod interfaces;

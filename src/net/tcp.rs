@@ -1,52 +1,31 @@
-//! HTTP over TCP: listeners, and a task per connection with its limits.
+//! HTTP over TCP: listeners, a task per connection, and what comes before the first request.
 //!
-//! What a client can do to a connection is bounded here: how many there are, how
-//! long the first request may take (TLS handshake and HTTP/2 preface included),
-//! how big a head may be, how long a connection may be idle or leave its answers
-//! unread, and how long a stop waits. What a request may do is bounded by the router.
-//! HTTP/1.1: RFC 9112; HTTP/2: RFC 9113, by ALPN over TLS or prior knowledge without.
+//! Bounded here: how many connections there are, how long their first bytes may take (TLS
+//! handshake and HTTP/2 preface), and how long a stop waits. What is spoken then has its
+//! bounds in `connection`, what a request may do in the router.
 #![allow(clippy::disallowed_methods, reason = "an I/O shell: it waits on the runtime's clock")]
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use hyper::body::{Body as _, Incoming};
-use hyper::service::service_fn;
-use hyper::{Request, rt};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustix::net::RecvFlags;
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
-use tower::ServiceExt;
 
-use super::activity::Activity;
+use super::connection::Protocol;
 use super::dscp::Dscp;
 
 /// Connections that may wait for `accept`; more are refused by the kernel.
 const BACKLOG: i32 = 4096;
-
-/// Longest head of an HTTP/1 request, and of an HTTP/2 one; longer ones are answered 431.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
-
-/// Requests in flight on one HTTP/2 connection; more wait at the client.
-const MAX_STREAMS: u32 = 128;
-
-/// Answer bytes buffered for one HTTP/2 stream; the handler's body waits beyond.
-const MAX_STREAM_BUFFER: usize = 256 * 1024;
-
-/// An HTTP/2 client that answers no ping for so long is gone.
-const PING: Duration = Duration::from_secs(20);
 
 /// A client that takes no byte for so long is disconnected: by the kernel when the
 /// connection stands still, by [`Activity`] when HTTP/2 keeps its streams' windows shut.
@@ -100,6 +79,11 @@ impl Stats {
         self.unmarked.load(Ordering::Relaxed)
     }
 
+    /// A connection was closed because its client asked too slowly, or did not read.
+    pub(super) fn count_slow(&self) {
+        self.slow.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Connections closed before they were served, by reason.
     pub fn refused(&self) -> [(&'static str, u64); 4] {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -112,17 +96,14 @@ impl Stats {
     }
 }
 
-/// The address of the client, as an extension of each request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PeerAddr(pub SocketAddr);
-
 /// Binds a listener. An IPv6 address takes no IPv4, so that `0.0.0.0` and `[::]`
 /// may stand side by side.
 ///
 /// # Errors
 /// What the system says, such as the port being taken. Must run within tokio.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket =
+        Socket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -135,11 +116,11 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// A group of listeners that serve the same router under the same limits.
 pub struct Server {
-    router: Router,
+    pub(super) router: Router,
     tls: Option<TlsAcceptor>,
-    limits: Limits,
+    pub(super) limits: Limits,
     dscp: Dscp,
-    stats: Arc<Stats>,
+    pub(super) stats: Arc<Stats>,
     slots: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
 }
@@ -241,8 +222,15 @@ impl Server {
         // In boxes: a connection in the clear is not to hold the room that TLS needs, nor
         // one with TLS the room of its handshake.
         match &self.tls {
-            None => Box::pin(self.drive(stream, peer, stop)).await,
+            None => Box::pin(self.clear(stream, peer, stop)).await,
             Some(tls) => Box::pin(self.secure(tls, stream, peer, stop)).await,
+        }
+    }
+
+    async fn clear(&self, stream: TcpStream, peer: SocketAddr, stop: watch::Receiver<bool>) {
+        let opened = Box::pin(self.opening(protocol_of(&stream), stop.clone())).await;
+        if let Some(Ok(protocol)) = opened {
+            self.serve(stream, protocol, peer, stop).await;
         }
     }
 
@@ -253,100 +241,57 @@ impl Server {
         peer: SocketAddr,
         stop: watch::Receiver<bool>,
     ) {
-        let mut stopping = stop.clone();
-        let accept = Box::pin(timeout(self.limits.header_timeout, tls.accept(stream)));
-        let handshake = tokio::select! {
-            handshake = accept => handshake,
-            () = stopped(&mut stopping) => return,
-        };
-        match handshake {
-            Ok(Ok(stream)) => Box::pin(self.drive(stream, peer, stop)).await,
-            Ok(Err(error)) => {
+        match Box::pin(self.opening(tls.accept(stream), stop.clone())).await {
+            Some(Ok(stream)) => {
+                let protocol = match stream.get_ref().1.alpn_protocol() {
+                    Some(b"h2") => Protocol::Http2,
+                    _ => Protocol::Http1,
+                };
+                Box::pin(self.serve(stream, protocol, peer, stop)).await;
+            }
+            Some(Err(error)) => {
                 self.stats.tls.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(%peer, %error, "TLS handshake failed");
             }
-            Err(_) => {
-                self.stats.slow.fetch_add(1, Ordering::Relaxed);
-            }
+            None => {}
         }
     }
 
-    async fn drive<Io>(&self, io: Io, peer: SocketAddr, mut stop: watch::Receiver<bool>)
-    where
-        TokioIo<Io>: rt::Read + rt::Write + Unpin + Send + 'static,
-    {
-        let activity = Arc::new(Activity::default());
-        let service = {
-            let activity = activity.clone();
-            service_fn(move |mut request: Request<Incoming>| {
-                let stream = activity.begin();
-                request.extensions_mut().insert(PeerAddr(peer));
-                let response = self.router.clone().oneshot(request.map(body));
-                async move { response.await.map(|response| stream.watch(response)) }
-            })
+    /// Waits for what a connection begins with. `None` when that takes too long, or the
+    /// gateway stops.
+    async fn opening<T>(
+        &self,
+        first: impl Future<Output = T>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Option<T> {
+        let opened = tokio::select! {
+            opened = timeout(self.limits.header_timeout, first) => opened,
+            () = stopped(&mut stop) => return None,
         };
-        let builder = self.protocol();
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
-        let period = self.limits.header_timeout;
-        let mut look_at = interval_at(Instant::now() + period, period);
-        look_at.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let unread = self.limits.unread_timeout.as_millis();
-        let unread_periods = unread.div_ceil(period.as_millis().max(1)) as u32;
-        let (mut quiet_periods, mut stopping) = (0, false);
-        loop {
-            tokio::select! {
-                biased;
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        tracing::trace!(%peer, %error, "connection ended");
-                    }
-                    return;
-                }
-                _ = look_at.tick() => {
-                    quiet_periods = if activity.take_progress() { 0 } else { quiet_periods + 1 };
-                    let asked_nothing = activity.requests() == 0;
-                    let left_unread = quiet_periods > unread_periods && !activity.is_handling();
-                    if asked_nothing || left_unread {
-                        self.stats.slow.fetch_add(1, Ordering::Relaxed);
-                        return;
-                    }
-                    match (activity.is_idle(), quiet_periods) {
-                        (false, _) | (true, 0) => {}
-                        // What is buffered may still leave.
-                        (true, 1) => connection.as_mut().graceful_shutdown(),
-                        (true, _) => return,
-                    }
-                }
-                () = stopped(&mut stop), if !stopping => {
-                    stopping = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-            }
+        if opened.is_err() {
+            self.stats.count_slow();
         }
-    }
-
-    fn protocol(&self) -> auto::Builder<TokioExecutor> {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            // [`Server::drive`] bounds the time: a timer per request would be another.
-            .header_read_timeout(None)
-            .max_buf_size(MAX_HEAD_BYTES);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(MAX_HEAD_BYTES as u32)
-            .max_send_buf_size(MAX_STREAM_BUFFER)
-            .keep_alive_interval(PING)
-            .keep_alive_timeout(PING);
-        builder
+        opened.ok()
     }
 }
 
-/// The body of a request; most have none, and cost nothing.
-fn body(incoming: Incoming) -> Body {
-    if incoming.is_end_stream() { Body::empty() } else { Body::new(incoming) }
+/// What a client in the clear speaks. HTTP/2 by prior knowledge begins with a preface,
+/// whose method no request of HTTP/1 has (RFC 9113 §3.4).
+async fn protocol_of(stream: &TcpStream) -> io::Result<Protocol> {
+    const PREFACE: &[u8] = b"PRI ";
+    let look = || {
+        let mut first = [0; PREFACE.len()];
+        let (_, seen) = rustix::net::recv(stream, &mut first, RecvFlags::PEEK)?;
+        match &first[..seen] {
+            PREFACE => Ok(Protocol::Http2),
+            // Until more comes.
+            some if !some.is_empty() && PREFACE.starts_with(some) => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            _ => Ok(Protocol::Http1),
+        }
+    };
+    stream.async_io(Interest::READABLE, look).await
 }
 
 /// Marks what is sent to `peer`. The kernel looks at the option of the family of the
@@ -368,7 +313,7 @@ fn mark(stream: &TcpStream, peer: SocketAddr, dscp: Dscp) -> io::Result<()> {
 }
 
 /// Returns once `stop` is true or nobody can set it any more.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
@@ -417,83 +362,11 @@ mod tests {
         assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
     }
 
-    /// A body without end, and how much of it was taken.
-    struct Endless(Arc<AtomicU64>);
-
-    impl hyper::body::Body for Endless {
-        type Data = bytes::Bytes;
-        type Error = std::convert::Infallible;
-
-        fn poll_frame(
-            self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<Option<Result<hyper::body::Frame<bytes::Bytes>, Self::Error>>>
-        {
-            const PIECE: &[u8] = &[0; 16 * 1024];
-            self.0.fetch_add(PIECE.len() as u64, Ordering::Relaxed);
-            let frame = hyper::body::Frame::data(bytes::Bytes::from_static(PIECE));
-            std::task::Poll::Ready(Some(Ok(frame)))
-        }
-    }
-
-    #[tokio::test]
-    async fn a_client_that_reads_nothing_is_cut_off_and_little_is_kept_for_it() {
-        let taken = Arc::new(AtomicU64::new(0));
-        let body = taken.clone();
-        let segment = async move || Body::new(Endless(body.clone()));
-        let router = Router::new().route("/", axum::routing::get(segment));
-        let limits = Limits {
-            max_connections: 4,
-            header_timeout: Duration::from_millis(50),
-            shutdown_timeout: Duration::from_millis(100),
-            unread_timeout: Duration::from_millis(200),
-        };
-        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = Server::new(router, None, limits);
-        let stats = server.stats();
-        let (stop, stopping) = watch::channel(false);
-        let running = tokio::spawn(server.run(vec![listener], stopping));
-        let mut client = TcpStream::connect(address).await.unwrap();
-        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        let cut_off = async {
-            while taken.load(Ordering::Relaxed) == 0 || stats.open() > 0 {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(Duration::from_secs(20), cut_off).await.expect("it is still served");
-        // What the kernel took for it on both sides, and our own buffer.
-        let kernel = 16 << 20;
-        assert!(taken.load(Ordering::Relaxed) < kernel, "{taken:?} bytes were made");
-        stop.send_replace(true);
-        running.await.unwrap();
-    }
-
-    /// Thousands of connections wait at once: each byte here is one of every viewer.
-    #[tokio::test]
-    async fn a_connection_in_the_clear_is_small() {
-        let limits = Limits {
-            max_connections: 1,
-            header_timeout: Duration::from_secs(1),
-            shutdown_timeout: Duration::from_secs(1),
-            unread_timeout: Duration::from_secs(1),
-        };
-        let server = Arc::new(Server::new(Router::new(), None, limits));
-        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let peer = client.local_addr().unwrap();
-        let (_stop, stopping) = watch::channel(false);
-        let slot = server.slots.clone().try_acquire_owned().unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
-        let inner = size_of_val(&server.drive(client, peer, stopping.clone()));
-        let outer = size_of_val(&server.clone().connection(stream, peer, slot, stopping));
-        assert!(outer <= 1024 && inner <= 6 * 1024, "{outer} and {inner} bytes");
-    }
-
     #[tokio::test]
     async fn connections_are_marked_by_the_family_of_their_packets() {
         let open = |ip: [u16; 8], only_v6| {
-            let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).unwrap();
+            let socket =
+                Socket::new(Domain::IPV6, Type::STREAM, Some(socket2::Protocol::TCP)).unwrap();
             socket.set_only_v6(only_v6).unwrap();
             socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
             socket.listen(1).unwrap();

@@ -1,5 +1,6 @@
 //! The routes over a real server on loopback.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use flate2::read::GzDecoder;
 use reqwest::header::{self, HeaderMap};
 use reqwest::{Client, RequestBuilder, Response};
-use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, yield_now};
 
 use super::fixture::{Feed, audio_source, video_source};
@@ -19,6 +20,7 @@ use crate::egress::hls::store::Numbers;
 use crate::egress::hls::{Hls, HlsSettings, router};
 use crate::hub::{FrameSink, Registry};
 use crate::media::LayerId;
+use crate::net::tcp;
 use crate::qos::Metrics;
 
 pub struct Server {
@@ -27,14 +29,16 @@ pub struct Server {
     pub base: String,
     pub feed: Feed,
     pub client: Client,
-    accept: JoinHandle<()>,
+    /// It stops when this is gone.
+    _stop: watch::Sender<bool>,
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.accept.abort();
-    }
-}
+const LIMITS: tcp::Limits = tcp::Limits {
+    max_connections: 1024,
+    header_timeout: Duration::from_secs(60),
+    shutdown_timeout: Duration::ZERO,
+    unread_timeout: tcp::UNREAD_TIMEOUT,
+};
 
 impl Server {
     pub async fn new(settings: HlsSettings) -> Self {
@@ -45,23 +49,12 @@ impl Server {
         let feed = Feed::new();
         let registry = Registry::new(4);
         let hls = Hls::new(settings, registry.clone(), Metrics::new());
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let listener = tcp::listen((Ipv4Addr::LOCALHOST, port).into()).unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let app = router(hls.clone());
-        let accept = tokio::spawn(async move {
-            loop {
-                let (socket, _) = listener.accept().await.unwrap();
-                let service = hyper_util::service::TowerToHyperService::new(app.clone());
-                let socket = hyper_util::rt::TokioIo::new(socket);
-                tokio::spawn(async move {
-                    let builder = hyper_util::server::conn::auto::Builder::new(
-                        hyper_util::rt::TokioExecutor::new(),
-                    );
-                    _ = builder.serve_connection(socket, service).await;
-                });
-            }
-        });
-        Self { hls, registry, base, feed, client: Client::new(), accept }
+        let server = tcp::Server::new(router(hls.clone()), None, LIMITS);
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(server.run(vec![listener], stopping));
+        Self { hls, registry, base, feed, client: Client::new(), _stop: stop }
     }
 
     /// A table without a stream behind it, fed by hand.
