@@ -127,6 +127,7 @@ fn scrape_hls(scrape: &mut Scrape, hls: &Hls) {
     scrape.count(&names::HLS_SEGMENTS, &[], read(&stats.segments));
     scrape.count(&names::HLS_GAPS, &[], read(&stats.gap_segments));
     scrape.count(&names::HLS_UNALIGNED, &[], read(&stats.unaligned_segments));
+    scrape.count(&names::HLS_FAILURES, &[], read(&stats.packagers_failed));
     scrape.count(&names::HLS_FRAMES_DROPPED, &["queue"], read(&stats.frames_dropped_queue));
     scrape.count(&names::HLS_FRAMES_DROPPED, &["unusable"], read(&stats.frames_dropped_unusable));
 }

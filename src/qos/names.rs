@@ -112,6 +112,7 @@ families! {
     HLS_SEGMENTS Counter "railbird_hls_segments_total" [] "Segments completed.";
     HLS_GAPS Counter "railbird_hls_gap_segments_total" [] "Segments that are gaps because no media came.";
     HLS_UNALIGNED Counter "railbird_hls_unaligned_segments_total" [] "Video segments that begin without a keyframe, because it was late.";
+    HLS_FAILURES Counter "railbird_hls_packager_failures_total" [] "Tables whose packaging failed by a fault of the gateway, and began anew.";
     HLS_FRAMES_DROPPED Counter "railbird_hls_frames_dropped_total" ["reason"] "Frames that no part holds.";
 
     HTTP_REQUESTS Counter "railbird_http_requests_total" ["listener", "route", "status"] "HTTP requests answered, by route and class of status.";

@@ -139,6 +139,8 @@ pub struct HlsStats {
     pub frames_dropped_queue: AtomicU64,
     /// Frames dropped because they could not be decoded or placed on the timeline.
     pub frames_dropped_unusable: AtomicU64,
+    /// Tables whose packaging failed by a fault of the gateway, and began anew.
+    pub packagers_failed: AtomicU64,
     /// Keyframes asked for.
     pub keyframes_asked: AtomicU64,
 }

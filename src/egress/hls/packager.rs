@@ -213,7 +213,7 @@ impl Packager {
 }
 
 /// Never, when there is no instant.
-async fn wait_until(due: Option<Instant>) {
+pub(super) async fn wait_until(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due.into()).await,
         None => std::future::pending().await,

@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::daterange::{DateRange, DateRangeError};
-use super::packager::{Live, Packager, Source};
+use super::packager::{Live, Packager, Source, wait_until};
 use super::segmenter::RenditionSource;
 use super::session::Sessions;
 use super::store::Numbers;
-use super::{Hls, HlsSettings};
+use super::{Hls, HlsSettings, count};
 use crate::codec::{Codec, MediaKind};
 use crate::hub::{EndReason, Registry, RegistryEvent, Stream, StreamId, TableName};
 use crate::media::LayerId;
@@ -25,6 +26,10 @@ use crate::time::{Clock, Utc};
 
 /// A stream that is too busy to take a subscription is asked again after this long.
 const SUBSCRIBE_RETRY: Duration = Duration::from_millis(100);
+
+/// A table whose task has failed is packaged again after this long: by input that makes it
+/// fail each time, little is lost but the table.
+const REPAIR_PAUSE: Duration = Duration::from_secs(1);
 
 /// Tables have so long to end when the gateway stops: those between publications do at
 /// once, the others as soon as their publications have ended.
@@ -55,10 +60,24 @@ pub(super) struct Tables {
     replaced: Vec<Arc<Live>>,
     /// All that ended, the oldest first.
     lingering: VecDeque<Weak<Live>>,
-    /// Tables that are packaged now: the newest publication of each, for its task.
-    pub(super) followed: HashMap<TableName, watch::Sender<Arc<Stream>>>,
+    /// Tables that are packaged now.
+    pub(super) followed: HashMap<TableName, Followed>,
     /// From where tables count that ended, the oldest first.
     remembered: VecDeque<(TableName, Numbers)>,
+}
+
+/// A table that is packaged.
+pub(super) struct Followed {
+    /// The newest publication, for the task.
+    newest: watch::Sender<Arc<Stream>>,
+    pub(super) task: AbortHandle,
+}
+
+/// The tasks of all tables.
+struct Tasks {
+    set: JoinSet<()>,
+    /// Each task holds a receiver for as long as it runs.
+    stop: watch::Sender<bool>,
 }
 
 impl Tables {
@@ -120,23 +139,32 @@ impl Hls {
     pub async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()>) {
         let mut events = self.registry.events();
         let mut shutdown = pin!(shutdown);
-        // Each task holds a receiver for as long as it runs.
-        let stop = watch::Sender::new(false);
-        self.adopt_all(&stop);
+        let mut tasks = Tasks { set: JoinSet::new(), stop: watch::Sender::new(false) };
+        let mut repair_at = None;
+        self.adopt_all(&mut tasks);
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
                 event = events.recv() => match event {
-                    Ok(RegistryEvent::Live(stream)) => self.adopt(&stream, &stop),
+                    Ok(RegistryEvent::Live(stream)) => self.adopt(&stream, &mut tasks),
                     // The packager sees the end itself, after the last frame.
                     Ok(RegistryEvent::Ended(..)) => {}
-                    Err(RecvError::Lagged(_)) => self.adopt_all(&stop),
+                    Err(RecvError::Lagged(_)) => self.adopt_all(&mut tasks),
                     Err(RecvError::Closed) => break,
                 },
+                Some(ended) = tasks.set.join_next() => if ended.is_err() {
+                    self.forget_failed();
+                    repair_at.get_or_insert_with(|| Instant::now() + REPAIR_PAUSE);
+                },
+                () = wait_until(repair_at) => {
+                    repair_at = None;
+                    self.adopt_all(&mut tasks);
+                }
             }
         }
-        stop.send_replace(true);
-        if timeout(STOP_BOUND, stop.closed()).await.is_err() {
+        tasks.stop.send_replace(true);
+        tasks.set.detach_all();
+        if timeout(STOP_BOUND, tasks.stop.closed()).await.is_err() {
             tracing::debug!("publications go on; their tables end with them");
         }
     }
@@ -201,24 +229,40 @@ impl Hls {
         Some(packager)
     }
 
-    fn adopt_all(self: &Arc<Self>, stop: &watch::Sender<bool>) {
+    fn adopt_all(self: &Arc<Self>, tasks: &mut Tasks) {
         for stream in self.registry.list().into_iter().filter(|stream| stream.is_live()) {
-            self.adopt(&stream, stop);
+            self.adopt(&stream, tasks);
+        }
+    }
+
+    /// Unlists tables whose tasks have panicked: nothing would be added to them, and nobody
+    /// told. Their players begin anew when they are packaged again.
+    fn forget_failed(&self) {
+        let mut tables = self.lock();
+        let failed: Vec<TableName> = tables
+            .followed
+            .extract_if(|_, followed| followed.task.is_finished())
+            .map(|(table, _)| table)
+            .collect();
+        for table in failed {
+            count(&self.stats.packagers_failed, 1);
+            tracing::error!(%table, "packaging failed; it begins anew");
+            tables.by_name.remove(&table);
         }
     }
 
     /// Packages a stream, once: by the task of its table, or by a new one.
-    fn adopt(self: &Arc<Self>, stream: &Arc<Stream>, stop: &watch::Sender<bool>) {
+    fn adopt(self: &Arc<Self>, stream: &Arc<Stream>, tasks: &mut Tasks) {
         if renditions(stream).is_empty() {
             tracing::info!(table = %stream.table, "no track that HLS can carry");
             return;
         }
         let mut tables = self.lock();
-        // The task of one that is closed has failed: it counts for nothing.
-        let followed = tables.followed.get(&stream.table).filter(|task| !task.is_closed());
-        if let Some(followed) = followed {
+        // One whose task has failed counts for nothing.
+        let followed = tables.followed.get(&stream.table);
+        if let Some(followed) = followed.filter(|followed| !followed.task.is_finished()) {
             // Later publications have greater ids; what is listed anew may be known.
-            followed.send_if_modified(|newest| {
+            followed.newest.send_if_modified(|newest| {
                 let is_newer = newest.id < stream.id;
                 if is_newer {
                     *newest = stream.clone();
@@ -231,10 +275,8 @@ impl Hls {
             return;
         }
         let (sender, newest) = watch::channel(stream.clone());
-        tables.followed.insert(stream.table.clone(), sender);
-        drop(tables);
-        let (hls, stop) = (self.clone(), stop.subscribe());
-        tokio::spawn(async move { hls.package(newest, stop).await });
+        let task = tasks.set.spawn(self.clone().package(newest, tasks.stop.subscribe()));
+        tables.followed.insert(stream.table.clone(), Followed { newest: sender, task });
     }
 
     /// The task of a table: package a publication, wait for the next one, until none

@@ -5,6 +5,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use tokio::task::yield_now;
+use tokio::time::timeout;
 
 use super::fixture::{Feed, START, VIDEO, video_source};
 use super::http::Server;
@@ -379,11 +380,26 @@ async fn a_table_whose_task_failed_is_packaged_again() {
     let service = tokio::spawn(server.hls.clone().run(std::future::pending()));
     yield_now().await;
     let (mut publisher, mut packets) = (publish(&server, tracks()), Packetizer([0, 0]));
-    // As a task leaves it that panicked.
-    let closed = tokio::sync::watch::channel(publisher.stream().clone()).0;
-    server.hls.lock().followed.insert("demo".parse().unwrap(), closed);
-    play(&mut publisher, &mut packets, 0, 1_010).await;
-    assert_eq!(server.get("index.m3u8").await.status(), 200);
+    play(&mut publisher, &mut packets, 0, 5_010).await;
+    let broken = live(&server);
+    let before = server.playlist("video0-0/index.m3u8").await;
+    // As far as others see, as if it had panicked.
+    server.hls.lock().followed[&broken.table].task.abort();
+    let failed = &server.hls.stats().packagers_failed;
+    while failed.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+        yield_now().await;
+    }
+    assert_eq!(server.get("video0-0/index.m3u8").await.status(), 404, "nobody waits for it");
+    let again = timeout(Duration::from_secs(20), async {
+        while server.hls.live(&broken.table).is_none() {
+            yield_now().await;
+        }
+    });
+    again.await.expect("it is not packaged again");
+    play(&mut publisher, &mut packets, 6_000, 11_010).await;
+    let after = server.playlist("video0-0/index.m3u8").await;
+    let last = before.segments.last().unwrap().msn;
+    assert!(after.msn > last, "{} after {last}", after.msn);
     drop(publisher);
     service.abort();
 }
