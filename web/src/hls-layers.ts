@@ -10,6 +10,7 @@
 import type Hls from 'hls.js';
 import type { LevelDetails, MediaFragment, Part } from 'hls.js';
 
+import { Climb } from './climb.ts';
 import { optionsOf, type LayerChoice, type LayerState } from './layers.ts';
 
 /** Bits per second that a path is thought to carry before anything is known of it. */
@@ -21,6 +22,7 @@ export class HlsLayers implements LayerChoice {
   #chosen: string | null = null;
   /** The level to change to when a segment ends. */
   #next: number | null = null;
+  #climb = new Climb();
 
   constructor(hls: Hls) {
     this.#hls = hls;
@@ -32,17 +34,19 @@ export class HlsLayers implements LayerChoice {
   }
 
   /** Media is in the buffer: here layers change, when a segment ends with it. */
-  buffered(frag: MediaFragment, part: Part | null): void {
-    if (this.#next === null || !endsSegment(this.#hls.latestLevelDetails, frag, part)) return;
-    this.#hls.loadLevel = this.#next;
+  buffered(frag: MediaFragment, part: Part | null, nowMs: number): void {
+    if (!endsSegment(this.#hls.latestLevelDetails, frag, part)) return;
+    const level = this.#next ?? this.#larger(nowMs);
     this.#next = null;
+    if (level !== null) this.#hls.loadLevel = level;
   }
 
   /** The picture stood still because nothing was in store. */
-  stalled(): void {
-    if (this.#chosen !== null || this.#hls.loadLevel <= 0) return;
+  stalled(nowMs: number): void {
+    if (this.#chosen !== null) return;
     this.#next = null;
-    this.#hls.loadLevel -= 1;
+    this.#climb.fell(nowMs);
+    if (this.#hls.loadLevel > 0) this.#hls.loadLevel -= 1;
   }
 
   async read(): Promise<LayerState> {
@@ -54,10 +58,19 @@ export class HlsLayers implements LayerChoice {
 
   async choose(id: string | null): Promise<LayerState> {
     this.#chosen = id;
+    this.#climb = new Climb();
     const { levels, loadLevel } = this.#hls;
     const level = id === null ? this.#ofCommonPath() : levels.findIndex(({ uri }) => nameOf(uri) === id);
     this.#next = level === -1 || level === loadLevel ? null : level;
     return this.read();
+  }
+
+  /** The level to try after a time without a stall. */
+  #larger(nowMs: number): number | null {
+    const { loadLevel } = this.#hls;
+    if (this.#chosen !== null || loadLevel >= this.#ofCommonPath() || !this.#climb.isDue(nowMs)) return null;
+    this.#climb.climbed(nowMs);
+    return loadLevel + 1;
   }
 
   #ofCommonPath(): number {

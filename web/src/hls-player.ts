@@ -181,7 +181,7 @@ class HlsJsPlayback extends ElementPlayback {
       this.#bytes.add((part ?? frag).stats.loaded);
       if (frag.type !== 'main') return;
       this.#isLoading = false;
-      this.layers.buffered(frag as MediaFragment, part);
+      this.layers.buffered(frag as MediaFragment, part, performance.now());
     });
     hls.on(HlsJs.Events.FRAG_LOADING, (_event, { frag }) => {
       if (frag.type === 'main') this.#isLoading = true;
@@ -208,7 +208,7 @@ class HlsJsPlayback extends ElementPlayback {
 
   /** Without media on its way the table pauses; the path may be good. */
   protected override stalled(): void {
-    if (this.#isLoading) this.layers.stalled();
+    if (this.#isLoading) this.layers.stalled(performance.now());
   }
 
   override close(): void {
