@@ -140,7 +140,7 @@ async fn an_ended_table_is_forgotten_after_its_linger() {
             yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), gone).await.expect("it is forgotten");
+    timeout(Duration::from_secs(5), gone).await.expect("it is forgotten");
     assert_eq!(server.get("index.m3u8").await.status(), 404);
     service.abort();
 }
