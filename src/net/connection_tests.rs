@@ -1,3 +1,5 @@
+//! Connections over loopback: who is cut off, when, and what is counted.
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
