@@ -330,7 +330,7 @@ def report(hardware, software, single, rounds, kinds, waits, about):
     ]
     for name, what in (("impaired", "at 20 % loss"), ("stalled", "on 200 kbit/s")):
         lost = max(clean(r[name])["loss"] for r in rounds)
-        ratio = median_of(rounds, lambda r: p99(clean(r[name]), "others") / p99(r["calm"]["total"], "others"))
+        ratio = median_of(rounds, lambda r: p99(clean(r[name]), "others")) / others
         lines.append(f"| 5 % of viewers {what}: packets that the others lose | none added | {lost:.4%} | {verdict(lost, 0)} |")
         lines.append(f"| p99 of the others against a calm run | ≤ 1.2 | {ratio:.2f} | {verdict(ratio, 1.2)} |")
     scaling = hardware.get("twoWorkers")
@@ -375,7 +375,8 @@ def main():
     options = parser.parse_args()
     if options.end_to_end:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        rounds = [end_to_end(options.quick) for _ in range(1 if options.quick else 3)]
+        # Any run, calm ones too, may have a p99 of three times the usual: five outvote two.
+        rounds = [end_to_end(options.quick) for _ in range(1 if options.quick else 5)]
         waits = [waiting(options.quick) for _ in range(1 if options.quick else 3)]
         json.dump({"rounds": rounds, "attacks": attacks(options.quick), "waiting": waits}, sys.stdout)
         return
